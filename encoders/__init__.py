@@ -1,1 +1,1 @@
-"""."""
+"""Encoders: anything that makes the conditioning h of a decoder."""

@@ -1,1 +1,1 @@
-"""."""
+"""Evaluation: exact negative log-likelihoods, bounds, latents and leaderboards."""

@@ -1,1 +1,1 @@
-"""."""
+"""Pipelines: the commands that train, score and sample models."""
