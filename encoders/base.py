@@ -1,0 +1,141 @@
+"""What every encoder is: a module that turns an image, or what is known of it, into a code h."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# What a data set says of a batch of images; a tuple for a combined encoder.
+Annotation = Tensor | tuple[Tensor | None, ...] | None
+
+
+class Code(NamedTuple):
+    """What an encoder says about a batch of B examples; the log-probabilities are in nats.
+
+    Attributes:
+        h: the conditioning for the decoder, (B, K) or (B, K, H', W'), or None if there is none.
+        rate: (B,) float32, KL(q(z|x) || p(z)) summed over levels and dimensions, or an unbiased
+            estimate of it at the drawn z; zeros if there is no latent.
+        log_weight: (B,) float32, log p(z) - log q(z|x) at the drawn z; zeros if there is no latent.
+        kl: per level, top level first, (B, D) nats per dimension; `rate` is their sum.
+        z: the drawn latents, top level first: (B, K) vectors or (B, K, H', W') maps.
+    """
+
+    h: Tensor | None
+    rate: Tensor
+    log_weight: Tensor
+    kl: tuple[Tensor, ...] = ()
+    z: tuple[Tensor, ...] = ()
+
+
+class Encoder(nn.Module, ABC):
+    """Makes the conditioning h of a decoder, and accounts for what h costs.
+
+    A new encoder sets `code_shape` and `kind` and implements `forward`. One with latents also
+    implements `sample_prior`, `to_h` and `posterior`; one that encodes the image implements
+    `posterior`. Elsewhere these raise a TypeError.
+
+    Attributes:
+        code_shape: the shape of one example's h: `()`, `(K,)` or `(K, H', W')`.
+        kind: what log p(x) under this encoder is: "bound" where there are latents, else what is
+            given: "given label", "given code", "given map", "given caption".
+    """
+
+    code_shape: tuple[int, ...]
+    kind: str
+
+    @abstractmethod
+    def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
+        """Encode images x (B, C, H, W) of uint8 levels, or their annotation y.
+
+        Latents are drawn with PyTorch's global random number generator, in training and
+        evaluation mode alike. An encoder that reads y only accepts None for x.
+        """
+
+    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw `num` codes h, (num, *code_shape), from the prior of the latents."""
+        raise TypeError(
+            f"{type(self).__name__} has no prior to sample: its h is {self.kind}, so encode what "
+            "is given, or use an encoder with latents (GaussianEncoder, HierarchicalEncoder)."
+        )
+
+    def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
+        """Turn latents (top level first, as in `Code.z`) into the conditioning h."""
+        raise TypeError(
+            f"{type(self).__name__} has no latents to turn into h: its h is {self.kind}, so take "
+            "h from the encoder's output."
+        )
+
+    def posterior(self, x: Tensor, y: Annotation = None) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Mean and standard deviation of q(z|x) per level, top level first.
+
+        An encoder that maps the image to h without noise gives ((h, zeros),).
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no posterior over a code of the image: its h is "
+            f"{self.kind}."
+        )
+
+
+def fixed_code(h: Tensor) -> Code:
+    """A code without latents: it costs nothing, so its rate and log weight are zeros (B,)."""
+    zeros = torch.zeros(len(h), device=h.device)
+    return Code(h=h, rate=zeros, log_weight=zeros)
+
+
+def batch_of(shape: tuple[int | str, ...]) -> str:
+    """A shape as error messages write it: (B, 1, 8, 8)."""
+    return "(" + ", ".join(map(str, ("B", *shape))) + ")"
+
+
+def check_images(x: Tensor | None, image_shape: tuple[int, ...] | None = None) -> Tensor:
+    """Return x if it is a batch of uint8 levels (B, *image_shape), else raise a ValueError."""
+    shape = batch_of(image_shape or ("C", "H", "W"))
+    if x is None:
+        raise ValueError(f"x is missing: this encoder reads images, so pass uint8 levels {shape}.")
+    if x.dim() != 4 or (image_shape is not None and tuple(x.shape[1:]) != tuple(image_shape)):
+        raise ValueError(f"x must be images of shape {shape}, but its shape is {tuple(x.shape)}.")
+    if x.dtype != torch.uint8:
+        raise ValueError(
+            f"x must be uint8 levels, but its dtype is {x.dtype}: turn floats in [0, 1] into "
+            "levels with decoders.to_levels."
+        )
+    return x
+
+
+def check_annotation(y: Annotation, what: str, x: Tensor | None) -> Tensor:
+    """Return y if it is one tensor, as long as x where x is given, else raise a ValueError."""
+    if not isinstance(y, Tensor):
+        came = "None" if y is None else f"a {type(y).__name__}"
+        raise ValueError(f"y must be {what}, but {came} came: pass the data set's annotation.")
+    if x is not None and len(x) != len(y):
+        raise ValueError(
+            f"y must have one entry per image: {len(x)} images, {len(y)} entries came."
+        )
+    return y
+
+
+def checks_values() -> bool:
+    """Whether to look at values, not only at shapes: that would break a graph being compiled."""
+    return not torch.compiler.is_compiling()
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The type of the module's floating-point parameters (float32 if it has none)."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of the module's parameters (the CPU if it has none)."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+def standard_normal(
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Float32 draws from N(0, 1) on `device`, made where the generator lives."""
+    where = device if generator is None else generator.device
+    return torch.randn(shape, device=where, dtype=torch.float32, generator=generator).to(device)

@@ -1,0 +1,125 @@
+"""Image autoencoders: networks that map an image to its code without noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from encoders.base import Code, Encoder, check_images, dtype_of, fixed_code
+from encoders.layers import Features, LevelInput, pyramid, stage_channels
+
+
+class ConvEncoder(Encoder):
+    """A convolutional encoder x -> h, the first half of an autoencoder.
+
+    uint8 levels -> [-1, 1] -> convolutions that halve the map -> linear layer -> h
+
+    A vector code comes from a linear layer over a map within 4x4; a map code (K, H', W') from a
+    1x1 convolution at H'xW', which must be the image's size halved some times (odd sides round up).
+    log p(x | h) is "given code": it isn't a likelihood of x, as the code is free.
+
+    Args:
+        image_shape: (C, H, W), any size.
+        num_levels: x holds levels below this.
+        code_shape: (K,) or (K, H', W').
+        hidden_channels: channels at full size, doubled with each halving up to four times this.
+        num_blocks: residual blocks per size.
+        embedding_dim: 0 to scale levels to [-1, 1], else the width of a learned table of levels.
+
+    Raises:
+        ValueError: a code_shape that can't be reached; x of another shape, dtype or level.
+
+    Source: J. Masci et al., "Stacked Convolutional Auto-Encoders for Hierarchical Feature
+    Extraction", 2011, https://doi.org/10.1007/978-3-642-21735-7_7 (with strides for its pooling,
+    trained at once).
+
+    >>> encoder = ConvEncoder((3, 9, 7), code_shape=(16,), hidden_channels=8)
+    >>> encoder(torch.zeros(2, 3, 9, 7, dtype=torch.uint8)).h.shape
+    torch.Size([2, 16])
+    """
+
+    kind = "given code"
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        num_levels: int = 256,
+        code_shape: tuple[int, ...] = (64,),
+        hidden_channels: int = 32,
+        num_blocks: int = 1,
+        embedding_dim: int = 0,
+    ):
+        super().__init__()
+        if len(code_shape) not in (1, 3):
+            raise ValueError(f"code_shape must be (K,) or (K, H', W'), but {code_shape} came.")
+        self.code_shape = tuple(code_shape)
+        self.input = LevelInput(image_shape, num_levels, embedding_dim)
+        until = (code_shape[1], code_shape[2]) if len(code_shape) == 3 else None
+        size = (image_shape[1], image_shape[2])
+        self.features = Features(
+            (self.input.out_channels, *size),
+            stage_channels(hidden_channels, len(pyramid(size, until))),
+            num_blocks=num_blocks,
+        )
+        if until:
+            self.head = nn.Conv2d(self.features.out_shape[0], code_shape[0], 1)
+        else:
+            features = math.prod(self.features.out_shape)
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, code_shape[0]))
+
+    def forward(self, x: Tensor | None, y: object = None) -> Code:
+        """Encode images (B, C, H, W) of uint8 levels; y is ignored."""
+        return fixed_code(self.head(self.features(self.input(x))))
+
+    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
+        """((h, zeros),): all mass on the code."""
+        h = self.head(self.features(self.input(x)))
+        return ((h, torch.zeros_like(h)),)
+
+
+class Deterministic(Encoder):
+    """Your own network x -> h as an encoder; log p(x | h) is "given code".
+
+    Args:
+        network: maps floats in [0, 1], (B, C, H, W), to h, (B, *code_shape).
+        code_shape: (K,) or (K, H', W').
+        num_levels: x holds levels below this; they are divided by num_levels - 1.
+
+    Raises:
+        ValueError: x isn't a batch of uint8 images, or the network's output isn't (B, *code_shape).
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> encoder = Deterministic(network, (10,), num_levels=17)
+    >>> encoder(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).h.shape
+    torch.Size([2, 10])
+    """
+
+    kind = "given code"
+
+    def __init__(self, network: nn.Module, code_shape: tuple[int, ...], *, num_levels: int = 256):
+        super().__init__()
+        self.network = network
+        self.code_shape = tuple(code_shape)
+        self.num_levels = num_levels
+
+    def forward(self, x: Tensor | None, y: object = None) -> Code:
+        """Encode images (B, C, H, W) of uint8 levels; y is ignored."""
+        return fixed_code(self._encode(x))
+
+    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
+        """((h, zeros),): all mass on the code."""
+        h = self._encode(x)
+        return ((h, torch.zeros_like(h)),)
+
+    def _encode(self, x: Tensor | None) -> Tensor:
+        unit = check_images(x).float() / (self.num_levels - 1)
+        h = self.network(unit.to(dtype_of(self.network)))
+        if tuple(h.shape) != (len(unit), *self.code_shape):
+            raise ValueError(
+                f"the network must give h of shape {(len(unit), *self.code_shape)}, as code_shape "
+                f"says, but it gave {tuple(h.shape)}."
+            )
+        return h

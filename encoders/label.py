@@ -1,0 +1,51 @@
+"""The encoder of a class label: one learned vector per class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from encoders.base import Annotation, Code, Encoder, check_annotation, checks_values, fixed_code
+
+
+class LabelEmbedding(Encoder):
+    """h = a learned vector per class, so that the decoder models p(x | label).
+
+    Args:
+        num_classes: labels are 0 ... num_classes - 1.
+        dim: K, the dimensions of h.
+
+    Raises:
+        ValueError: y is missing, isn't a batch of integers (B,), or holds a label out of range.
+
+    Source: the class-conditional model of A. van den Oord et al., "Conditional Image Generation
+    with PixelCNN Decoders", 2016, https://arxiv.org/abs/1606.05328.
+
+    >>> LabelEmbedding(10, 16)(None, torch.tensor([3, 7])).h.shape
+    torch.Size([2, 16])
+    """
+
+    kind = "given label"
+
+    def __init__(self, num_classes: int, dim: int):
+        super().__init__()
+        self.num_classes = num_classes
+        self.code_shape = (dim,)
+        self.embedding = nn.Embedding(num_classes, dim)
+
+    def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
+        """Encode labels y (B,); x is only counted, and may be None."""
+        labels = check_annotation(y, "labels (B,)", x)
+        if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ValueError(
+                f"y must be integer labels (B,), but shape {tuple(labels.shape)}, "
+                f"dtype {labels.dtype} came."
+            )
+        if checks_values() and len(labels):
+            low, high = (int(value) for value in labels.aminmax())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(
+                    f"y must hold labels from 0 to {self.num_classes - 1}, but "
+                    f"{low if low < 0 else high} came."
+                )
+        return fixed_code(self.embedding(labels.long()))

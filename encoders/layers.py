@@ -1,0 +1,198 @@
+"""Networks that encoders share: levels to features, features down to a code, a code up to a map."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.base import batch_of, check_images, checks_values, device_of, dtype_of
+
+Size = tuple[int, int]
+
+
+class LevelInput(nn.Module):
+    """Turns uint8 levels (B, C, H, W) into floats (B, out_channels, H, W).
+
+    Levels are scaled to [-1, 1], or, with `embedding_dim` E > 0, each is looked up in a learned
+    table of E numbers shared by the channels (out_channels = C * E).
+
+    Raises:
+        ValueError: x has another shape or dtype, or holds a level that is not below `num_levels`.
+
+    Source: the embedding is that of I. Gulrajani et al., "PixelVAE: A Latent Variable Model for
+    Natural Images", 2016, https://arxiv.org/abs/1611.05013 (code: EMBED_INPUTS).
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], num_levels: int = 256, embedding_dim: int = 0
+    ):
+        super().__init__()
+        if not 2 <= num_levels <= 256:
+            raise ValueError(f"num_levels must be between 2 and 256, but {num_levels} came.")
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape must be (C, H, W), but {tuple(image_shape)} came.")
+        self.image_shape = tuple(image_shape)
+        self.num_levels = num_levels
+        self.embedding = nn.Embedding(num_levels, embedding_dim) if embedding_dim else None
+        self.out_channels = image_shape[0] * (embedding_dim or 1)
+
+    def forward(self, x: Tensor | None) -> Tensor:
+        """Levels to floats; float32 unless the embedding's table has another type."""
+        x = check_images(x, self.image_shape)
+        # uint8 can't pass 255, so the full range needs no look at the values.
+        if self.num_levels < 256 and checks_values() and int(x.max()) >= self.num_levels:
+            raise ValueError(
+                f"x must hold levels below num_levels={self.num_levels}, but {int(x.max())} came."
+            )
+        if self.embedding is None:
+            return 2 * x.float() / (self.num_levels - 1) - 1
+        embedded = self.embedding(x.long())  # (B, C, H, W, E)
+        return embedded.permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(norm(conv(relu(norm(x)))))), with a norm that never mixes examples."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.GroupNorm(1, channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(1, channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        return x + self.residual(x)
+
+
+class Features(nn.Module):
+    """A convolutional network (B, C, H, W) -> (B, *out_shape) that halves the map between stages.
+
+    Stage i has `channels[i]` channels and `num_blocks` residual blocks; every stage but the first
+    begins with a convolution of stride 2. Odd sides round up, so any size fits.
+
+    >>> Features((3, 9, 6), channels=(8, 16)).out_shape
+    (16, 5, 3)
+    """
+
+    def __init__(
+        self, in_shape: tuple[int, int, int], channels: Sequence[int], *, num_blocks: int = 1
+    ):
+        super().__init__()
+        width, size = in_shape[0], (in_shape[1], in_shape[2])
+        layers: list[nn.Module] = []
+        for stage, out in enumerate(channels):
+            layers.append(nn.Conv2d(width, out, 3, stride=2 if stage else 1, padding=1))
+            layers.extend(ResidualBlock(out) for _ in range(num_blocks))
+            width, size = out, halve(size) if stage else size
+        self.layers = nn.Sequential(*layers, nn.ReLU())
+        self.out_shape = (width, *size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of a float map, cast to the type of the weights."""
+        return self.layers(x.to(dtype_of(self)))
+
+
+class Upsample(nn.Module):
+    """Turns a latent, (B, K) or (B, K, h, w), into a map (B, *out_shape).
+
+    A vector passes a linear layer to a map of at most 4x4; then every transposed convolution
+    doubles the map and crops what the next size doesn't need (7x7 from 8x8), up to (K', H', W').
+
+    Raises:
+        ValueError: `in_shape` is a map whose size isn't reached from out_shape's by halving.
+
+    Source: the upsampling decoder of I. Gulrajani et al., "PixelVAE: A Latent Variable Model for
+    Natural Images", 2016, https://arxiv.org/abs/1611.05013.
+
+    >>> Upsample((16,), (8, 28, 28))(torch.zeros(2, 16)).shape
+    torch.Size([2, 8, 28, 28])
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, int, int],
+        *,
+        hidden_channels: int = 64,
+    ):
+        super().__init__()
+        if len(in_shape) not in (1, 3) or len(out_shape) != 3:
+            raise ValueError(
+                "Upsample needs in_shape (K,) or (K, h, w) and out_shape (K', H', W'), but "
+                f"{tuple(in_shape)} and {tuple(out_shape)} came."
+            )
+        target = (out_shape[1], out_shape[2])
+        if len(in_shape) == 1:
+            sizes = pyramid(target)
+            smallest = (hidden_channels, *sizes[-1])
+            self.first = nn.Sequential(
+                nn.Linear(in_shape[0], prod(smallest)), nn.Unflatten(1, smallest)
+            )
+        else:
+            sizes = pyramid(target, until=(in_shape[1], in_shape[2]))
+            self.first = nn.Sequential(nn.Conv2d(in_shape[0], hidden_channels, 3, padding=1))
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        self.sizes = sizes[-2::-1]
+        self.stages = nn.ModuleList(
+            nn.ConvTranspose2d(hidden_channels, hidden_channels, 4, stride=2, padding=1)
+            for _ in self.sizes
+        )
+        self.last = nn.Conv2d(hidden_channels, out_shape[0], 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents to a map, cast to the type of the weights."""
+        if tuple(z.shape[1:]) != self.in_shape:
+            raise ValueError(
+                f"z must be {batch_of(self.in_shape)}, but its shape is {tuple(z.shape)}."
+            )
+        h = self.first(z.to(self.last.weight.dtype))
+        for stage, (height, width) in zip(self.stages, self.sizes, strict=True):
+            h = stage(F.relu(h))[..., :height, :width]
+        return self.last(F.relu(h))
+
+
+def halve(size: Size) -> Size:
+    """The size after a convolution of stride 2: half, rounded up."""
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+def pyramid(size: Size, until: Size | None = None) -> list[Size]:
+    """Sizes from `size` down by halving to `until`, or to the first one within 4x4.
+
+    >>> pyramid((28, 28))
+    [(28, 28), (14, 14), (7, 7), (4, 4)]
+    """
+    sizes = [size]
+    while sizes[-1] != (1, 1) and (max(sizes[-1]) > 4 if until is None else sizes[-1] != until):
+        sizes.append(halve(sizes[-1]))
+    if until and sizes[-1] != until:
+        reached = ", ".join(f"{h}x{w}" for h, w in sizes)
+        raise ValueError(
+            f"a map of {until[0]}x{until[1]} isn't reached by halving {size[0]}x{size[1]}: "
+            f"use one of {reached}."
+        )
+    return sizes
+
+
+def stage_channels(hidden_channels: int, num_stages: int) -> tuple[int, ...]:
+    """Channels per stage: doubled with each halving, up to four times `hidden_channels`."""
+    return tuple(hidden_channels * min(2**stage, 4) for stage in range(num_stages))
+
+
+def output_shape(module: nn.Module, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one example's output, found by passing zeros."""
+    # A copy in evaluation mode, so that a user's batch normalisation sees nothing of it.
+    module = copy.deepcopy(module).eval()
+    zeros = torch.zeros(1, *in_shape, dtype=dtype_of(module), device=device_of(module))
+    with torch.no_grad():
+        return tuple(module(zeros).shape[1:])
