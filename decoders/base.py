@@ -1,0 +1,280 @@
+"""The interface of every decoder, and what all autoregressive ones share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from decoders import sampling
+from decoders.likelihoods import Categorical, Likelihood
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+class Decoder(nn.Module, ABC):
+    """A normalised probability p(x | h) of an image x given a conditioning tensor h.
+
+    Attributes:
+        image_shape: (C, H, W) of x.
+        num_levels: the number L of integer levels of x, or None where x is continuous.
+        cond_shape: the shape of one h: () for none, (K,) for a vector, (K, H', W') for a map.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_levels: int | None,
+        cond_shape: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"expected image_shape (C, H, W), got {tuple(image_shape)}")
+        if len(cond_shape) not in (0, 1, 3):
+            raise ValueError(
+                f"expected cond_shape (), (K,) or (K, H', W'), got {tuple(cond_shape)}"
+            )
+        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
+        self.num_levels = num_levels
+        self.cond_shape = tuple(cond_shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of x: uint8 levels up to 256, int64 above, floats where x is continuous."""
+        if self.num_levels is None:
+            return next(self.parameters()).dtype
+        return torch.uint8 if self.num_levels <= 256 else torch.int64
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """log p(x | h) in nats, summed over each image.
+
+        Args:
+            x: (B, C, H, W) integer levels, uint8.
+            h: (B, *cond_shape), or None where `cond_shape` is ().
+
+        Returns:
+            (B,) float32.
+
+        Raises:
+            ValueError: a wrong shape, type or level, or h missing or not expected.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        h: Tensor | None = None,
+        *,
+        num: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw images from p(x | h).
+
+        Args:
+            h: (B, *cond_shape), or None where `cond_shape` is ().
+            num: how many images, B; taken from h where that is given.
+            temperature: sharpens below 1, flattens above 1; 0 takes each mode.
+            generator: makes the noise; the same seed gives the same images.
+            noise: (B, C, H, W) uniforms in [0, 1) that decide every draw, in place of a generator.
+                The same noise for several h shows what h alone changes (common random numbers).
+            known: images (B, C, H, W) and a mask (B, C, H, W) or (C, H, W), True where a sub-pixel
+                is kept: completion and inpainting. A kept sub-pixel influences those after it.
+            progress: wraps the loop over rows, such as `tqdm.tqdm`.
+
+        Returns:
+            (B, C, H, W) levels.
+        """
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """`log_prob`, so that a decoder wrapped for distributed training trains."""
+        return self.log_prob(x, h)
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise a ValueError unless x is a batch of this decoder's images."""
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"expected images of shape (B, {', '.join(map(str, self.image_shape))}), "
+                f"got {tuple(x.shape)}"
+            )
+        if self.num_levels is None:
+            if not x.is_floating_point():
+                raise ValueError(f"expected floating-point values, got {x.dtype}")
+            return
+        if x.dtype != self.dtype:
+            cure = "; turn floats in [0, 1] into levels with decoders.to_levels"
+            raise ValueError(
+                f"expected {self.dtype} levels 0..{self.num_levels - 1}, got {x.dtype}"
+                f"{cure if x.is_floating_point() else ''}"
+            )
+        # uint8 cannot hold a level above 255, and reading a value back would break a compiled graph.
+        if self.num_levels != 256 and not torch.compiler.is_compiling() and x.numel():
+            low, high = int(x.min()), int(x.max())
+            if low < 0 or high >= self.num_levels:
+                raise ValueError(
+                    f"expected levels 0..{self.num_levels - 1}, got {low}..{high}: "
+                    "quantise the images, or build the decoder with more num_levels"
+                )
+
+    def check_cond(self, h: Tensor | None, batch: int | None = None) -> None:
+        """Raise a ValueError unless h is what `cond_shape` says, for that many images."""
+        if h is None:
+            if self.cond_shape:
+                raise ValueError(f"expected h of shape (B, {_join(self.cond_shape)}), got none")
+            return
+        if not self.cond_shape:
+            raise ValueError(
+                f"got h of shape {tuple(h.shape)} for a decoder built without conditioning: "
+                f"build it with cond_shape={tuple(h.shape[1:])}"
+            )
+        if tuple(h.shape[1:]) != self.cond_shape or (batch is not None and len(h) != batch):
+            want = "B" if batch is None else batch
+            raise ValueError(
+                f"expected h of shape ({want}, {_join(self.cond_shape)}), got {tuple(h.shape)}"
+            )
+        if not h.is_floating_point():
+            raise ValueError(f"expected floating-point h, got {h.dtype}: embed it first")
+
+    def sampling_inputs(
+        self,
+        h: Tensor | None,
+        num: int | None,
+        temperature: float,
+        generator: torch.Generator | None,
+        noise: Tensor | None,
+        known: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Check the arguments of `sample`, and give the noise and the known part in full."""
+        self.check_cond(h)
+        if num is None:
+            num = len(h) if h is not None else 1 if noise is None else len(noise)
+        elif h is not None and len(h) != num:
+            raise ValueError(f"expected num={len(h)}, the number of h, or no num, got {num}")
+        if num < 1:
+            raise ValueError(f"expected at least 1 image to sample, got num={num}")
+        if not temperature >= 0:
+            raise ValueError(f"expected a temperature of at least 0, got {temperature}")
+        shape = (num, *self.image_shape)
+        device = next(self.parameters()).device
+        if noise is None:
+            source = generator.device if generator is not None else device
+            noise = torch.rand(shape, generator=generator, device=source)
+        elif tuple(noise.shape) != shape:
+            raise ValueError(f"expected noise of shape {shape}, got {tuple(noise.shape)}")
+        if known is not None:
+            image, mask = known
+            self.check_image(image)
+            if mask.dtype != torch.bool:
+                raise ValueError(f"expected a mask of type torch.bool, got {mask.dtype}")
+            if len(image) != num or tuple(mask.shape) not in (shape, shape[1:]):
+                raise ValueError(
+                    f"expected known images of shape {shape} and a mask of that shape or "
+                    f"{shape[1:]}, got {tuple(image.shape)} and {tuple(mask.shape)}"
+                )
+            known = image.to(device), mask.to(device).expand(shape)
+        return noise.to(device), known
+
+
+class AutoregressiveDecoder(Decoder):
+    """A decoder that predicts each sub-pixel from those before it, and from h.
+
+    A new one implements `params`; `log_prob` and `sample` come with it. It may also offer `scan`,
+    its own cached pass over the image, and then sampling is fast.
+
+    Source: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016),
+    https://arxiv.org/abs/1601.06759.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        likelihood: Likelihood,
+        cond_shape: tuple[int, ...] = (),
+    ):
+        super().__init__(image_shape, likelihood.num_levels, cond_shape)
+        self.likelihood = likelihood
+
+    @abstractmethod
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """The likelihood's parameters of every pixel, (B, P, H, W).
+
+        Those of a sub-pixel must depend on earlier sub-pixels of x alone, in the order (row,
+        column, channel); `decoders.checks.check_causality` proves it.
+        """
+
+    def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
+        return self.subpixel_log_prob(x, h).flatten(1).sum(dim=1)
+
+    def subpixel_log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """log p of each sub-pixel given those before it, in nats, (B, C, H, W)."""
+        self.check_image(x)
+        self.check_cond(h, len(x))
+        return self.likelihood.log_prob(self.params(x, h), x)
+
+    def scan(self, h: Tensor | None, num: int) -> sampling.Scan:
+        """One pass over `num` images in raster order; without a cache unless overridden."""
+        return sampling.PlainScan(self, h, num)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        h: Tensor | None = None,
+        *,
+        num: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw images sub-pixel by sub-pixel (ancestral sampling); see `Decoder.sample`."""
+        noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)
+        draw = sampling.Draw(self.likelihood, noise, temperature, known)
+        with sampling.evaluating(self):
+            scan = self.scan(h, len(noise))
+            return sampling.run(scan, draw, self.image_shape, len(noise), self.dtype, progress)
+
+
+def resolve_likelihood(likelihood: Likelihood | None, num_levels: int | None) -> Likelihood:
+    """The given likelihood, or a `Categorical` over `num_levels` (256 unless given)."""
+    if likelihood is None:
+        return Categorical(256 if num_levels is None else num_levels)
+    if num_levels is not None and num_levels != likelihood.num_levels:
+        raise ValueError(
+            f"expected num_levels={likelihood.num_levels}, as in {likelihood}, or no num_levels, "
+            f"got {num_levels}"
+        )
+    return likelihood
+
+
+def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
+    """Quantise floats in [0, 1] to integer levels 0..num_levels-1.
+
+    Args:
+        x: floats in [0, 1], any shape. Values k / (num_levels - 1) give exactly k.
+        num_levels: L.
+
+    Raises:
+        ValueError: x isn't floating-point, or lies outside [0, 1].
+
+    >>> to_levels(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([  0, 128, 255], dtype=torch.uint8)
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"expected floats in [0, 1], got {x.dtype}")
+    if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1 or bool(x.isnan().any())):
+        raise ValueError(
+            f"expected floats in [0, 1], got {float(x.min()):.4g}..{float(x.max()):.4g}: rescale them"
+        )
+    levels = (x.float() * (num_levels - 1)).round()
+    return levels.to(torch.uint8 if num_levels <= 256 else torch.int64)
+
+
+def _join(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

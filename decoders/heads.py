@@ -1,0 +1,197 @@
+"""What stands between the network's features and the likelihood's parameters, and before both."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from decoders.conditioning import Conditioning
+from decoders.layers import PixelLinear, group_bounds, group_ids
+from decoders.likelihoods import Likelihood
+
+ColorOrder = Literal["groups", "head", "independent"]
+
+
+def resolve_color_order(
+    order: ColorOrder | None, likelihood: Likelihood, channels: int
+) -> ColorOrder:
+    """The colour order asked for, checked against the likelihood; None takes what fits it.
+
+    Raises:
+        ValueError: an unknown order, or one that the likelihood would count twice.
+    """
+    if order is None:
+        return "independent" if likelihood.orders_channels else "groups"
+    if order not in ("groups", "head", "independent"):
+        raise ValueError(
+            f"expected color_order 'groups', 'head' or 'independent', got {order!r}"
+        )
+    if likelihood.orders_channels and order != "independent" and channels > 1:
+        raise ValueError(
+            f"expected color_order 'independent' (or none) with {likelihood}, which orders the "
+            f"channels itself, got {order!r}"
+        )
+    return order
+
+
+class PixelEmbedding(nn.Module):
+    """Images as network input: levels scaled to [-1, 1], or a learned vector for each level.
+
+    (B, C, H, W) levels -> (B, C * D, H, W), D = `dim` or 1, channel by channel. Continuous x
+    passes unchanged.
+
+    Source of the learned one: Gulrajani et al.: PixelVAE (2016), https://arxiv.org/abs/1611.05013,
+    whose authors' code finds better likelihoods with it.
+
+    >>> PixelEmbedding(3, 256, dim=4)(torch.zeros(2, 3, 5, 5, dtype=torch.uint8)).shape
+    torch.Size([2, 12, 5, 5])
+    """
+
+    def __init__(self, channels: int, num_levels: int | None, dim: int = 0):
+        super().__init__()
+        if dim and num_levels is None:
+            raise ValueError("expected embedding_dim=0 for continuous x, which has no levels")
+        self.channels, self.num_levels, self.dim = channels, num_levels, max(dim, 1)
+        self.table = nn.Embedding(channels * (num_levels or 0), dim) if dim else None
+
+    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        if self.table is not None:
+            assert self.num_levels is not None
+            offsets = torch.arange(self.channels, device=x.device) * self.num_levels
+            offsets = offsets.view(-1, *[1] * (x.dim() - 2))
+            vectors = self.table(x.long() + offsets)  # (B, C, H, W, D)
+            return vectors.movedim(-1, 2).flatten(1, 2)
+        if self.num_levels is None:
+            return x.to(dtype)
+        return x.to(dtype) * (2 / (self.num_levels - 1)) - 1
+
+    def channel(self, values: Tensor, channel: int, dtype: torch.dtype) -> Tensor:
+        """The embedding (B, D) of one channel's values (B,)."""
+        if self.table is not None:
+            assert self.num_levels is not None
+            return self.table(values.long() + channel * self.num_levels)
+        if self.num_levels is None:
+            return values.to(dtype)[:, None]
+        return values.to(dtype)[:, None] * (2 / (self.num_levels - 1)) - 1
+
+
+class PixelHead(nn.Module):
+    """ReLU, 1×1, ReLU, 1×1: a pixel's features to the likelihood's parameters.
+
+    The order of the colours R→G→B comes in by one of three ways:
+
+    - "groups": the features are in channel groups already, and the head keeps their order;
+    - "head": the features know earlier pixels only, and here, in a small network for each pixel,
+      the parameters of each channel see the pixel's earlier channels;
+    - "independent": not at all, or within the likelihood.
+
+    Args:
+        channels: C.
+        features: channels of the incoming features.
+        hidden: channels of the hidden layer.
+        likelihood: gives the number of parameters.
+        color_order: see above.
+        embedding_dim: D, of the embedded image (looked at by "head" alone).
+        cond_shape: of h, which biases both layers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        hidden: int,
+        likelihood: Likelihood,
+        color_order: ColorOrder,
+        embedding_dim: int = 1,
+        cond_shape: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        params = likelihood.num_params(channels)
+        self.groups = 1 if color_order == "independent" else channels
+        hidden_ids = group_ids(hidden, self.groups)
+        # In "head" the features know nothing of their own pixel: every group may see them all.
+        feature_groups = self.groups if color_order == "groups" else 1
+        feature_ids = group_ids(features, feature_groups)
+        self.own = None
+        if color_order == "head" and channels > 1:
+            own_ids = torch.arange(channels).repeat_interleave(embedding_dim)
+            self.own = PixelLinear(own_ids, hidden_ids, "A", bias=False)
+        self.hidden = PixelLinear(feature_ids, hidden_ids)
+        self.output = PixelLinear(hidden_ids, group_ids(params, self.groups))
+        self.hidden_cond = Conditioning(cond_shape, hidden)
+        self.output_cond = Conditioning(cond_shape, params)
+        self.hidden_bounds = group_bounds(hidden, self.groups)
+        self.output_bounds = group_bounds(params, self.groups)
+        self.feature_bounds = group_bounds(features, feature_groups)
+        self.embedding_dim = embedding_dim
+
+    def forward(self, features: Tensor, embedded: Tensor, h: Tensor | None) -> Tensor:
+        z = self.hidden_cond(self.hidden(torch.relu(features)), h)
+        if self.own is not None:
+            z = z + self.own(embedded)
+        return self.output_cond(self.output(torch.relu(z)), h)
+
+
+class HeadScan:
+    """A `PixelHead` computed one channel group at a time, for one pixel of each image."""
+
+    def __init__(self, head: PixelHead, h: Tensor | None, batch: int):
+        hidden_weight = head.hidden.causal_weight().detach()[:, :, 0, 0]
+        output_weight = head.output.causal_weight().detach()[:, :, 0, 0]
+        self.head, self.groups = head, head.groups
+        self.hidden = hidden_weight.new_empty(batch, head.hidden.out_channels)
+        self.output = hidden_weight.new_empty(batch, head.output.out_channels)
+        self.hidden_bias = _bias_rows(head.hidden.bias, head.hidden_cond.bias(h))
+        self.output_bias = _bias_rows(head.output.bias, head.output_cond.bias(h))
+        a, b, c = head.hidden_bounds, head.output_bounds, head.feature_bounds
+        seen = [c[-1] if len(c) == 2 else c[g + 1] for g in range(self.groups)]
+        self.seen = seen
+        self.hidden_weights = [
+            hidden_weight[a[g] : a[g + 1], : seen[g]].t() for g in range(self.groups)
+        ]
+        self.output_weights = [
+            output_weight[b[g] : b[g + 1], : a[g + 1]].t() for g in range(self.groups)
+        ]
+        if head.own is not None:
+            own = head.own.causal_weight().detach()[:, :, 0, 0]
+            size = head.embedding_dim
+            self.own_weights = [own[a[g] : a[g + 1], : g * size].t() for g in range(self.groups)]
+
+    def step(self, features: Tensor, embedded: Tensor, row: int, col: int, group: int) -> Tensor:
+        """The parameters (B, P), of which those of `group` and before are right.
+
+        Args:
+            features: (B, F) after the ReLU, right up to `group` where they are in groups.
+            embedded: (B, C * D), the pixel's embedded channels, right before `group`.
+            row: the pixel's row.
+            col: the pixel's column.
+            group: the channel group.
+        """
+        a, b = self.head.hidden_bounds, self.head.output_bounds
+        z = self.hidden[:, a[group] : a[group + 1]]
+        bias = _at(self.hidden_bias, row, col)[..., a[group] : a[group + 1]]
+        torch.addmm(bias, features[:, : self.seen[group]], self.hidden_weights[group], out=z)
+        if self.head.own is not None and group:
+            seen = group * self.head.embedding_dim
+            z.addmm_(embedded[:, :seen], self.own_weights[group])
+        z.relu_()
+        bias = _at(self.output_bias, row, col)[..., b[group] : b[group + 1]]
+        out = self.output[:, b[group] : b[group + 1]]
+        torch.addmm(bias, self.hidden[:, : a[group + 1]], self.output_weights[group], out=out)
+        return self.output
+
+
+def _bias_rows(bias: Tensor | None, cond: Tensor | None) -> Tensor:
+    """A layer's bias with that of h: (F,), (B, F), or (H, W, B, F)."""
+    assert bias is not None
+    if cond is None:
+        return bias.detach()
+    if cond.shape[2:] == (1, 1):
+        return bias.detach() + cond.detach()[:, :, 0, 0]
+    return bias.detach() + cond.detach().permute(2, 3, 0, 1)
+
+
+def _at(bias: Tensor, row: int, col: int) -> Tensor:
+    return bias[row, col] if bias.dim() == 4 else bias

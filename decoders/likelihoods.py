@@ -1,0 +1,258 @@
+"""Likelihood heads: what a decoder's parameters say of a pixel, log p(x | params) and a draw.
+
+The parameters of one pixel are P numbers, `num_params(channels)`. `log_prob` takes them for any
+number of pixels at once, and gives one number for each sub-pixel, so that the sum over an image is
+its log-probability. Everything is computed in float32 at least, whatever the autocast.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Likelihood(ABC):
+    """A family of distributions of one pixel's channels.
+
+    Attributes:
+        num_levels: how many integer levels a sub-pixel has, or None where x is continuous.
+        orders_channels: whether it models the channels of a pixel jointly itself. A network under
+            it must not look at the pixel's own channels.
+    """
+
+    num_levels: int | None = None
+    orders_channels = False
+
+    @abstractmethod
+    def num_params(self, channels: int) -> int:
+        """P, the number of parameters of a pixel of that many channels."""
+
+    @abstractmethod
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """Log-probabilities in nats.
+
+        Args:
+            params: (B, P, *S), for any shape S of pixels.
+            x: (B, C, *S), the pixels.
+
+        Returns:
+            (B, C, *S), log p of each sub-pixel given the earlier channels of its pixel.
+        """
+
+    @abstractmethod
+    def sample(
+        self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """Draw one channel of each pixel.
+
+        Args:
+            params: (B, P, *S).
+            x: (B, C, *S), of which the channels before `channel` are known.
+            channel: which channel is drawn.
+            noise: (B, *S), uniform in [0, 1): the same noise gives the same draw.
+            temperature: sharpens (below 1; 0 takes the mode) or flattens (above 1).
+
+        Returns:
+            (B, *S): levels as int64, or floats where x is continuous.
+        """
+
+
+class Discrete(Likelihood):
+    """A likelihood over integer levels 0..num_levels-1, drawn by inverting its distribution."""
+
+    num_levels: int
+
+    def __init__(self, num_levels: int = 256):
+        if num_levels < 2:
+            raise ValueError(f"expected at least 2 levels, got {num_levels}")
+        self.num_levels = num_levels
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_levels={self.num_levels})"
+
+    @abstractmethod
+    def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
+        """Normalised log-probabilities of every level of one channel, in nats.
+
+        Args:
+            params: (B, P, *S).
+            x: (B, C, *S), of which only the channels before `channel` are looked at.
+            channel: the channel.
+
+        Returns:
+            (B, L, *S).
+        """
+
+    def sample(
+        self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        log_probs = self.level_log_probs(params, x, channel)
+        if temperature == 0:
+            return log_probs.argmax(dim=1)
+        if temperature != 1:
+            log_probs = log_probs / temperature
+        cdf = torch.softmax(log_probs.double(), dim=1).cumsum(dim=1)
+        return (cdf[:, :-1] <= noise.double().unsqueeze(1)).sum(dim=1)
+
+
+class Categorical(Discrete):
+    """Independent probabilities of every level: softmax over `num_levels` logits a channel.
+
+    The parameters are the logits, (B, C * L, *S), channel by channel. A head of zeros is uniform:
+
+    >>> x = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    >>> Categorical(4).log_prob(torch.zeros(1, 4, 2, 2), x).sum().item() / -math.log(2)
+    8.0
+    """
+
+    def num_params(self, channels: int) -> int:
+        return channels * self.num_levels
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        logits = at_least_float32(params).unflatten(1, (x.shape[1], self.num_levels))
+        # cross_entropy wants the classes in dimension 1: (B, L, C, *S).
+        return -F.cross_entropy(logits.transpose(1, 2), x.long(), reduction="none")
+
+    def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
+        logits = params[:, channel * self.num_levels : (channel + 1) * self.num_levels]
+        return F.log_softmax(at_least_float32(logits), dim=1)
+
+
+class DiscretizedLogisticMixture(Discrete):
+    """A mixture of logistic distributions, integrated over the bin of each level.
+
+    The outermost bins reach to infinity, so that the levels' probabilities sum to one. The mean of
+    a channel depends linearly on the earlier channels of its pixel, and the mixture component is
+    shared by the channels.
+
+    The parameters of a pixel of C channels with M components are M mixture logits, C * M means,
+    C * M log-scales and C * (C - 1) / 2 * M coefficients.
+
+    Source: Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized
+    Logistic Mixture Likelihood and Other Modifications (2017), https://arxiv.org/abs/1701.05517.
+
+    >>> head = DiscretizedLogisticMixture(num_levels=256, num_components=5)
+    >>> params, x = torch.randn(2, head.num_params(3)), torch.zeros(2, 3, dtype=torch.uint8)
+    >>> head.level_log_probs(params, x, channel=2).exp().sum(dim=1)
+    tensor([1.0000, 1.0000])
+    """
+
+    orders_channels = True
+
+    def __init__(self, num_levels: int = 256, num_components: int = 10):
+        super().__init__(num_levels)
+        if num_components < 1:
+            raise ValueError(f"expected at least 1 mixture component, got {num_components}")
+        self.num_components = num_components
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(num_levels={self.num_levels}, "
+            f"num_components={self.num_components})"
+        )
+
+    def num_params(self, channels: int) -> int:
+        return self.num_components * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        log_weights, per_channel = self._chain(params, x, x.shape[1])
+        total = torch.logsumexp(log_weights, dim=1)
+        log_probs = []
+        for log_prob in per_channel:
+            log_weights = log_weights + log_prob
+            earlier, total = total, torch.logsumexp(log_weights, dim=1)
+            log_probs.append(total - earlier)
+        return torch.stack(log_probs, dim=1)
+
+    def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
+        log_weights, per_channel = self._chain(params, x, channel)
+        for log_prob in per_channel:
+            log_weights = log_weights + log_prob
+        mean, log_scale = self._logistic(params, x, channel)
+        levels = torch.arange(self.num_levels, device=params.device)
+        levels = levels.view(1, 1, -1, *[1] * (params.dim() - 2))
+        bins = self._bin_log_prob(mean.unsqueeze(2), log_scale.unsqueeze(2), levels)
+        joint = torch.logsumexp(log_weights.unsqueeze(2) + bins, dim=1)
+        return joint - torch.logsumexp(log_weights, dim=1).unsqueeze(1)
+
+    def _chain(self, params: Tensor, x: Tensor, channels: int) -> tuple[Tensor, list[Tensor]]:
+        """The log-weights (B, M, *S), and of the first channels log p of x under each component."""
+        log_weights = F.log_softmax(at_least_float32(params[:, : self.num_components]), dim=1)
+        log_probs = []
+        for channel in range(channels):
+            mean, log_scale = self._logistic(params, x, channel)
+            log_probs.append(self._bin_log_prob(mean, log_scale, x[:, channel].unsqueeze(1)))
+        return log_weights, log_probs
+
+    def _logistic(self, params: Tensor, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+        """Mean and log-scale, (B, M, *S) each, of one channel, in the [-1, 1] scale of levels."""
+        count, channels = self.num_components, x.shape[1]
+        params = at_least_float32(params)
+        mean = params[:, count * (1 + channel) : count * (2 + channel)]
+        start = count * (1 + channels)
+        log_scale = params[:, start + count * channel : start + count * (channel + 1)]
+        start = count * (1 + 2 * channels + channel * (channel - 1) // 2)
+        for earlier in range(channel):
+            coefficient = torch.tanh(params[:, start : start + count])
+            value = x[:, earlier].unsqueeze(1).to(params.dtype)
+            mean = mean + coefficient * (value * (2 / (self.num_levels - 1)) - 1)
+            start += count
+        return mean, log_scale.clamp(-7.0, 15.0)
+
+    def _bin_log_prob(self, mean: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
+        """The log-probability of the bin around each level: a difference of two sigmoids."""
+        half_bin = 1 / (self.num_levels - 1)
+        inverse_scale = torch.exp(-log_scale)
+        centred = level.to(mean.dtype) * (2 * half_bin) - 1 - mean
+        upper, lower = inverse_scale * (centred + half_bin), inverse_scale * (centred - half_bin)
+        # log(σ(u) − σ(l)) = log σ(u) + log σ(−l) + log(1 − exp(l − u)), exact in both tails.
+        width = 2 * half_bin * inverse_scale
+        inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+        log_prob = torch.where(level == 0, F.logsigmoid(upper), inner)
+        return torch.where(level == self.num_levels - 1, F.logsigmoid(-lower), log_prob)
+
+
+class DiagonalGaussian(Likelihood):
+    """Independent normal distributions, for maps of continuous latents.
+
+    The parameters are C means and C log standard deviations, kept within (-bound, bound) by a tanh.
+
+    >>> head = DiagonalGaussian()
+    >>> head.log_prob(torch.zeros(1, 2), torch.zeros(1, 1)).item()
+    -0.9189385175704956
+    """
+
+    def __init__(self, bound: float = 5.0):
+        self.bound = bound
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(bound={self.bound})"
+
+    def num_params(self, channels: int) -> int:
+        return 2 * channels
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        mean, log_std = at_least_float32(params).chunk(2, dim=1)
+        log_std = self._bounded(log_std)
+        z = (x - mean) * torch.exp(-log_std)
+        return -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
+
+    def sample(
+        self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        mean, log_std = (part[:, channel] for part in at_least_float32(params).chunk(2, dim=1))
+        tiny = torch.finfo(torch.float64).eps
+        normal = torch.special.ndtri(noise.double().clamp(tiny, 1 - tiny)).to(mean.dtype)
+        return mean + temperature * self._bounded(log_std).exp() * normal
+
+    def _bounded(self, log_std: Tensor) -> Tensor:
+        return self.bound * torch.tanh(log_std / self.bound)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float64 stays."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
