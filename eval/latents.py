@@ -1,0 +1,240 @@
+"""What a latent carries: rate, active units, mutual information, and what the decoder takes of it.
+
+A strong decoder may learn to ignore its code. Each number here shows one side of that; `Latents`
+puts them together and says in plain words whether the posterior has collapsed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.nll import Score
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2015
+IDLE_RATE = 0.1  # nats per image: a level that pays less says nothing about the image
+
+
+def _matrix(values: Any, name: str) -> np.ndarray:
+    """Return (N, D) float64 of a tensor or array (N, …)."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim < 2 or len(array) < 2:
+        raise ValueError(
+            f"{name} must be (N, …) for a set of at least two images, got {array.shape}"
+        )
+    return array.reshape(len(array), -1)
+
+
+def active_units(means: Any, threshold: float = ACTIVE_VARIANCE) -> np.ndarray:
+    """Tell which latent dimensions move with the image: variance of the posterior mean ≥ threshold.
+
+    The variance is taken over the whole set at once, divided by N - 1 (Burda, Grosse and
+    Salakhutdinov, "Importance Weighted Autoencoders", 2015, https://arxiv.org/abs/1509.00519).
+
+    Args:
+        means: (N, …) posterior means of a set of images.
+        threshold: 0.01 by convention.
+
+    Returns:
+        (D,) booleans, D the flattened size of a code.
+
+    >>> active_units([[0.0, 5.0], [1.0, 5.0]]).tolist()
+    [True, False]
+    """
+    return _matrix(means, "posterior means").var(axis=0, ddof=1) >= threshold
+
+
+class MutualInformation(NamedTuple):
+    """I(x; z) under the aggregate posterior of N images, in nats, and the cap log N on it."""
+
+    nats: float
+    stderr: float
+    cap: float
+
+    def __str__(self) -> str:
+        return f"{self.nats:.2f} ± {self.stderr:.2f} nats (an estimate that cannot exceed the \
+cap of log N = {self.cap:.2f})"
+
+
+def mutual_information(
+    means: Any, stds: Any, *, generator: torch.Generator | None = None, chunk: int = 256
+) -> MutualInformation:
+    """Estimate I(x; z) = E[log q(z|x) - log q(z)], q(z) being the mean posterior of the N images.
+
+    One z is drawn for each image; log q(z) is a log-sum-exp over all N diagonal Gaussians less
+    log N. Since the own Gaussian is among them no draw can exceed log N: an estimate near the cap
+    says only "at least about this much". It can be slightly negative by chance.
+
+    After Hoffman and Johnson, "ELBO surgery", 2016; as used by He et al., "Lagging Inference
+    Networks and Posterior Collapse", 2019, https://arxiv.org/abs/1901.05534.
+
+    Args:
+        means: (N, …) posterior means.
+        stds: (N, …) posterior standard deviations, positive.
+        generator: draws z.
+        chunk: images whose draws are compared with all N at once; memory is chunk · N.
+    """
+    mean = torch.from_numpy(_matrix(means, "posterior means"))
+    std = torch.from_numpy(_matrix(stds, "posterior standard deviations"))
+    if mean.shape != std.shape or not bool((std > 0).all()):
+        raise ValueError(
+            "mutual information needs a positive standard deviation for every mean, got shapes "
+            f"{tuple(mean.shape)} and {tuple(std.shape)}, smallest {float(std.min())}: "
+            "a deterministic code has none"
+        )
+    noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+    draws = mean + std * noise
+    precision = std**-2
+    constant = (mean**2 * precision).sum(1) / 2 + std.log().sum(1)
+    parts = []
+    for rows in torch.arange(len(mean)).split(chunk):
+        z = draws[rows]
+        # log N(z; mean_j, std_j) for all j, but for the constant D/2 log 2π, which cancels.
+        log_q = z @ (mean * precision).T - (z**2) @ precision.T / 2 - constant
+        own = log_q.gather(1, rows[:, None])[:, 0]
+        parts.append(own - log_q.logsumexp(1) + math.log(len(mean)))
+    score = Score(torch.cat(parts).numpy())
+    return MutualInformation(score.mean, score.stderr, math.log(len(mean)))
+
+
+def swap_gain(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, h: Tensor) -> Tensor:
+    """Return the nats each image gains from its own code over its neighbour's: (B,).
+
+    log p(x_i | h_i) - log p(x_i | h_j) with j the next image of the batch. About zero where the
+    decoder ignores the code, whatever rate the encoder pays.
+
+    Args:
+        log_prob: the decoder's `(x, h) -> (B,)` in nats, in eval mode.
+        x: (B, C, H, W) levels, B of at least 2.
+        h: (B, …) codes.
+
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> swap_gain(lambda x, h: -((x - h) ** 2).sum(1), x, x).tolist()
+    [1.0, 1.0]
+    """
+    if len(x) < 2 or len(x) != len(h):
+        raise ValueError(
+            f"swapping codes needs at least two images with a code each, got {len(x)} and {len(h)}"
+        )
+    with torch.no_grad():
+        return log_prob(x, h) - log_prob(x, h.roll(-1, dims=0))
+
+
+@dataclass(frozen=True)
+class Level:
+    """One latent level: what it costs and how much of it is used. Rates in nats per image.
+
+    A deterministic code is free: it has no rate, and no mutual information can be estimated.
+    """
+
+    rate: float | None
+    rate_per_dimension: tuple[float, ...]
+    active: tuple[bool, ...]  # per dimension, in the same order
+    mutual_information: float | None
+    mutual_information_stderr: float | None
+    mutual_information_cap: float | None
+
+    @property
+    def dims(self) -> int:
+        """Size of the level's latent."""
+        return len(self.active)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of a model on a set of images, all in nats per image."""
+
+    distortion: float
+    levels: tuple[Level, ...]  # top first
+    gain: float | None  # of the own code over a swapped one
+    gain_stderr: float | None
+    count: int
+
+    @property
+    def rate(self) -> float:
+        """Nats per image that the latents cost together."""
+        return sum(level.rate or 0.0 for level in self.levels)
+
+    @property
+    def verdict(self) -> str:
+        """Say in plain words whether the code is used."""
+        return verdict(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that goes into a run's `latents.json`."""
+        return {**asdict(self), "rate": self.rate, "verdict": self.verdict}
+
+
+def describe(
+    distortion: float,
+    kl: Sequence[np.ndarray] | None,
+    posteriors: Sequence[tuple[Any, Any]],
+    gain: Score | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Latents:
+    """Put the numbers of a set of images together.
+
+    Args:
+        distortion: mean nats per image.
+        kl: per level, top first, (D,) mean nats per dimension, as `Evaluation.kl` has them; None
+            for a deterministic code, which is free.
+        posteriors: per level, top first, the means and standard deviations (N, …) of the set.
+        gain: of the own code over a swapped one, per image, where it was measured.
+        generator: draws the latents for the mutual information.
+    """
+    if kl is not None and len(kl) != len(posteriors):
+        raise ValueError(f"{len(kl)} levels of rate came with {len(posteriors)} of posteriors")
+    levels = []
+    for number, (means, stds) in enumerate(posteriors):
+        active = tuple(bool(on) for on in active_units(means))
+        if kl is None:
+            levels.append(Level(None, (), active, None, None, None))
+            continue
+        rates = tuple(float(rate) for rate in kl[number])
+        if len(rates) != len(active):
+            raise ValueError(f"{len(rates)} rates came with a latent of size {len(active)}")
+        information = mutual_information(means, stds, generator=generator)
+        levels.append(Level(sum(rates), rates, active, *information))
+    count = len(posteriors[0][0]) if posteriors else 0
+    own = (None, None) if gain is None else (gain.mean, gain.stderr)
+    return Latents(distortion, tuple(levels), *own, count)
+
+
+def _idle(level: Level) -> bool:
+    return not any(level.active) or (level.rate is not None and level.rate < IDLE_RATE)
+
+
+def verdict(latents: Latents) -> str:
+    """Say in plain words whether the posterior has collapsed."""
+    if not latents.levels:
+        return "The model has no latent."
+    active = sum(sum(level.active) for level in latents.levels)
+    dims = sum(level.dims for level in latents.levels)
+    free = all(level.rate is None for level in latents.levels)
+    cost = "a free code" if free else f"{latents.rate:.2f} nats per image"
+    used = f"{active} of {dims} dimensions active, {cost}"
+    idle = [number for number, level in enumerate(latents.levels, start=1) if _idle(level)]
+    if len(idle) == len(latents.levels):
+        return (
+            f"Posterior collapse: the code says almost nothing about the image ({used}). "
+            "Try KL warm-up, free bits, or a decoder with a smaller receptive field."
+        )
+    if latents.gain is not None and latents.gain <= 2 * (latents.gain_stderr or 0.0):
+        return (
+            f"The code is there but not read ({used}): swapping it with another image's costs "
+            f"{latents.gain:.2f} ± {latents.gain_stderr or 0.0:.2f} nats. The decoder ignores it."
+        )
+    if idle:
+        names = ", ".join(map(str, idle))
+        return f"Level {names} (from the top) has collapsed; the others are used ({used})."
+    gained = "" if latents.gain is None else f"; the own code is worth {latents.gain:.2f} nats"
+    return f"The code is used: {used}{gained}."

@@ -1,0 +1,113 @@
+"""Can a simple classifier read labels off a code? And what does the space of codes look like?
+
+A code is compared with the pixels themselves and with as many principal components of the pixels
+as the code has dimensions: a code that PCA equals has learned little.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+class Probe(NamedTuple):
+    """Test accuracy in 0..1 of one classifier on one set of features."""
+
+    features: str  # "code", "pixels" or "pca"
+    classifier: str  # "logistic regression" or "nearest neighbours"
+    dims: int
+    accuracy: float
+    stderr: float  # binomial, over the test set
+    count: int  # test examples
+
+
+class Split(NamedTuple):
+    """What a probe reads: codes (N, …), pixels (N, …) and labels (N,) of the same images."""
+
+    codes: np.ndarray
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def _flat(values: Any) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    return array.reshape(len(array), -1)
+
+
+def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
+    """Fit logistic regression and nearest neighbours on codes, pixels, and PCA of the code's size.
+
+    Every classifier sees standardised features of `train` and is scored on all of `test`.
+    `pca` is left out where the code is as large as the image or the training set.
+    """
+    for name, split in (("train", train), ("test", test)):
+        sizes = {len(part) for part in split}
+        if len(sizes) != 1:
+            raise ValueError(f"{name} codes, pixels and labels differ in number: {sorted(sizes)}")
+    if len(train.labels) < neighbours or len(np.unique(train.labels)) < 2:
+        raise ValueError(
+            f"a probe needs two classes and at least {neighbours} training images, got "
+            f"{len(np.unique(train.labels))} and {len(train.labels)}"
+        )
+    codes = _flat(train.codes), _flat(test.codes)
+    pixels = _flat(train.pixels), _flat(test.pixels)
+    features = {"code": codes, "pixels": pixels}
+    if codes[0].shape[1] < min(pixels[0].shape):
+        pca = PCA(codes[0].shape[1], random_state=0).fit(pixels[0])
+        features["pca"] = pca.transform(pixels[0]), pca.transform(pixels[1])
+    probes = []
+    for name, (fit, score) in features.items():
+        classifiers = {
+            "logistic regression": LogisticRegression(max_iter=2000),
+            "nearest neighbours": KNeighborsClassifier(neighbours),
+        }
+        for kind, classifier in classifiers.items():
+            model = make_pipeline(StandardScaler(), classifier).fit(fit, train.labels)
+            accuracy = float(model.score(score, test.labels))
+            count = len(test.labels)
+            stderr = math.sqrt(accuracy * (1 - accuracy) / count)
+            probes.append(Probe(name, kind, fit.shape[1], accuracy, stderr, count))
+    return probes
+
+
+def embed(codes: Any, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0) -> np.ndarray:
+    """Return codes (N, …) as points of a plane (N, 2); a one-dimensional code is drawn on a line.
+
+    >>> embed(np.eye(4), "pca").shape
+    (4, 2)
+    """
+    flat = _flat(codes)
+    if method not in ("pca", "tsne"):
+        raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
+    if len(flat) < 4:
+        raise ValueError(f"an embedding needs at least four codes, got {len(flat)}")
+    if flat.shape[1] == 1:
+        return np.hstack([flat, np.zeros_like(flat)])
+    if method == "pca":
+        return PCA(2, random_state=seed).fit_transform(flat)
+    perplexity = min(30.0, (len(flat) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+
+
+def embedding_figure(points: np.ndarray, labels: Any = None, title: str = "") -> Figure:
+    """Draw points (N, 2), coloured by label where there are any; save it with `.savefig(path)`."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    if labels is None:
+        axes.scatter(points[:, 0], points[:, 1], s=6, alpha=0.7)
+    else:
+        shades = axes.scatter(points[:, 0], points[:, 1], s=6, c=labels, cmap="tab10", alpha=0.7)
+        axes.legend(*shades.legend_elements(), title="label", fontsize="small")
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return figure
