@@ -59,14 +59,14 @@ class Encoder(nn.Module, ABC):
         """Draw `num` codes h, (num, *code_shape), from the prior of the latents."""
         raise TypeError(
             f"{type(self).__name__} has no prior to sample: its h is {self.kind}, so encode what "
-            "is given, or use an encoder with latents (GaussianEncoder, HierarchicalEncoder)."
+            "is given, or use an encoder with latents (GaussianEncoder, HierarchicalEncoder)"
         )
 
     def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
         """Turn latents (top level first, as in `Code.z`) into the conditioning h."""
         raise TypeError(
             f"{type(self).__name__} has no latents to turn into h: its h is {self.kind}, so take "
-            "h from the encoder's output."
+            "h from the encoder's output"
         )
 
     def posterior(self, x: Tensor, y: Annotation = None) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -75,8 +75,7 @@ class Encoder(nn.Module, ABC):
         An encoder that maps the image to h without noise gives ((h, zeros),).
         """
         raise TypeError(
-            f"{type(self).__name__} has no posterior over a code of the image: its h is "
-            f"{self.kind}."
+            f"{type(self).__name__} has no posterior over a code of the image: its h is {self.kind}"
         )
 
 
@@ -95,13 +94,13 @@ def check_images(x: Tensor | None, image_shape: tuple[int, ...] | None = None) -
     """Return x if it is a batch of uint8 levels (B, *image_shape), else raise a ValueError."""
     shape = batch_of(image_shape or ("C", "H", "W"))
     if x is None:
-        raise ValueError(f"x is missing: this encoder reads images, so pass uint8 levels {shape}.")
+        raise ValueError(f"expected uint8 images {shape}, got none: this encoder reads x")
     if x.dim() != 4 or (image_shape is not None and tuple(x.shape[1:]) != tuple(image_shape)):
-        raise ValueError(f"x must be images of shape {shape}, but its shape is {tuple(x.shape)}.")
+        raise ValueError(f"expected images of shape {shape}, got {tuple(x.shape)}")
     if x.dtype != torch.uint8:
         raise ValueError(
-            f"x must be uint8 levels, but its dtype is {x.dtype}: turn floats in [0, 1] into "
-            "levels with decoders.to_levels."
+            f"expected uint8 levels, got {x.dtype}: turn floats in [0, 1] into levels with "
+            "decoders.to_levels"
         )
     return x
 
@@ -109,11 +108,11 @@ def check_images(x: Tensor | None, image_shape: tuple[int, ...] | None = None) -
 def check_annotation(y: Annotation, what: str, x: Tensor | None) -> Tensor:
     """Return y if it is one tensor, as long as x where x is given, else raise a ValueError."""
     if not isinstance(y, Tensor):
-        came = "None" if y is None else f"a {type(y).__name__}"
-        raise ValueError(f"y must be {what}, but {came} came: pass the data set's annotation.")
+        got = "none" if y is None else f"a {type(y).__name__}"
+        raise ValueError(f"expected y to be {what}, got {got}: pass the data set's annotation")
     if x is not None and len(x) != len(y):
         raise ValueError(
-            f"y must have one entry per image: {len(x)} images, {len(y)} entries came."
+            f"expected one entry of y per image, got {len(x)} images and {len(y)} entries"
         )
     return y
 
@@ -121,6 +120,14 @@ def check_annotation(y: Annotation, what: str, x: Tensor | None) -> Tensor:
 def checks_values() -> bool:
     """Whether to look at values, not only at shapes: that would break a graph being compiled."""
     return not torch.compiler.is_compiling()
+
+
+def check_range(values: Tensor, num: int, what: str) -> None:
+    """Raise a ValueError unless the integers lie in 0 ... num - 1."""
+    if checks_values() and values.numel():
+        low, high = (int(value) for value in values.aminmax())
+        if low < 0 or high >= num:
+            raise ValueError(f"expected {what} 0..{num - 1}, got {low if low < 0 else high}")
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

@@ -54,7 +54,7 @@ class ConvEncoder(Encoder):
     ):
         super().__init__()
         if len(code_shape) not in (1, 3):
-            raise ValueError(f"code_shape must be (K,) or (K, H', W'), but {code_shape} came.")
+            raise ValueError(f"expected code_shape (K,) or (K, H', W'), got {tuple(code_shape)}")
         self.code_shape = tuple(code_shape)
         self.input = LevelInput(image_shape, num_levels, embedding_dim)
         until = (code_shape[1], code_shape[2]) if len(code_shape) == 3 else None
@@ -119,7 +119,7 @@ class Deterministic(Encoder):
         h = self.network(unit.to(dtype_of(self.network)))
         if tuple(h.shape) != (len(unit), *self.code_shape):
             raise ValueError(
-                f"the network must give h of shape {(len(unit), *self.code_shape)}, as code_shape "
-                f"says, but it gave {tuple(h.shape)}."
+                f"expected the network's h of shape {(len(unit), *self.code_shape)}, as code_shape "
+                f"says, got {tuple(h.shape)}"
             )
         return h

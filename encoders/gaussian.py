@@ -109,17 +109,17 @@ class GaussianEncoder(Encoder):
 def check_scale(scale: str) -> None:
     """Raise a ValueError unless the scale is one of the two."""
     if scale not in ("exp", "softsign"):
-        raise ValueError(f'scale must be "exp" or "softsign", but {scale!r} came.')
+        raise ValueError(f'expected scale "exp" or "softsign", got {scale!r}')
 
 
 def check_latents(z: tuple[Tensor, ...], shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
     """Return z if it holds one batch per level, of these shapes, else raise a ValueError."""
-    came = tuple(tuple(level.shape[1:]) for level in z)
-    if isinstance(z, Tensor) or came != shapes:
+    is_tuple = isinstance(z, tuple)
+    if not is_tuple or tuple(tuple(level.shape[1:]) for level in z) != shapes:
         raise ValueError(
-            "z must be a tuple of one tensor per level, top level first, of the shapes "
-            f"{', '.join(map(batch_of, shapes))}, but "
-            f"{f'one tensor {tuple(z.shape)}' if isinstance(z, Tensor) else came} came."
+            "expected z to be a tuple of one tensor per level, top level first, of shapes "
+            f"{' and '.join(map(batch_of, shapes))}, got "
+            f"{tuple(tuple(level.shape) for level in z) if is_tuple else f'a {type(z).__name__}'}"
         )
     return z
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Annotation, Code, Encoder, check_annotation, checks_values, fixed_code
+from encoders.base import Annotation, Code, Encoder, check_annotation, check_range, fixed_code
 
 
 class LabelEmbedding(Encoder):
@@ -38,14 +38,7 @@ class LabelEmbedding(Encoder):
         labels = check_annotation(y, "labels (B,)", x)
         if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(
-                f"y must be integer labels (B,), but shape {tuple(labels.shape)}, "
-                f"dtype {labels.dtype} came."
+                f"expected y to be integer labels (B,), got {tuple(labels.shape)} {labels.dtype}"
             )
-        if checks_values() and len(labels):
-            low, high = (int(value) for value in labels.aminmax())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(
-                    f"y must hold labels from 0 to {self.num_classes - 1}, but "
-                    f"{low if low < 0 else high} came."
-                )
+        check_range(labels, self.num_classes, "labels")
         return fixed_code(self.embedding(labels.long()))

@@ -33,9 +33,9 @@ class LevelInput(nn.Module):
     ):
         super().__init__()
         if not 2 <= num_levels <= 256:
-            raise ValueError(f"num_levels must be between 2 and 256, but {num_levels} came.")
+            raise ValueError(f"expected num_levels from 2 to 256, got {num_levels}")
         if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape must be (C, H, W), but {tuple(image_shape)} came.")
+            raise ValueError(f"expected image_shape (C, H, W), got {tuple(image_shape)}")
         self.image_shape = tuple(image_shape)
         self.num_levels = num_levels
         self.embedding = nn.Embedding(num_levels, embedding_dim) if embedding_dim else None
@@ -47,7 +47,8 @@ class LevelInput(nn.Module):
         # uint8 can't pass 255, so the full range needs no look at the values.
         if self.num_levels < 256 and checks_values() and int(x.max()) >= self.num_levels:
             raise ValueError(
-                f"x must hold levels below num_levels={self.num_levels}, but {int(x.max())} came."
+                f"expected levels 0..{self.num_levels - 1}, got {int(x.max())}: quantise the "
+                "images, or build the encoder with more num_levels"
             )
         if self.embedding is None:
             return 2 * x.float() / (self.num_levels - 1) - 1
@@ -56,14 +57,17 @@ class LevelInput(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(norm(conv(relu(norm(x)))))), with a norm that never mixes examples."""
+    """x + conv(relu(norm(conv(relu(norm(x)))))), with a norm that never mixes examples.
 
-    def __init__(self, channels: int):
+    `dilation` spreads the first convolution's taps, for a wider view.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1):
         super().__init__()
         self.residual = nn.Sequential(
             nn.GroupNorm(1, channels),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation),
             nn.GroupNorm(1, channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -128,8 +132,8 @@ class Upsample(nn.Module):
         super().__init__()
         if len(in_shape) not in (1, 3) or len(out_shape) != 3:
             raise ValueError(
-                "Upsample needs in_shape (K,) or (K, h, w) and out_shape (K', H', W'), but "
-                f"{tuple(in_shape)} and {tuple(out_shape)} came."
+                "expected in_shape (K,) or (K, h, w) and out_shape (K', H', W'), got "
+                f"{tuple(in_shape)} and {tuple(out_shape)}"
             )
         target = (out_shape[1], out_shape[2])
         if len(in_shape) == 1:
@@ -152,9 +156,7 @@ class Upsample(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Latents to a map, cast to the type of the weights."""
         if tuple(z.shape[1:]) != self.in_shape:
-            raise ValueError(
-                f"z must be {batch_of(self.in_shape)}, but its shape is {tuple(z.shape)}."
-            )
+            raise ValueError(f"expected z of shape {batch_of(self.in_shape)}, got {tuple(z.shape)}")
         h = self.first(z.to(self.last.weight.dtype))
         for stage, (height, width) in zip(self.stages, self.sizes, strict=True):
             h = stage(F.relu(h))[..., :height, :width]
@@ -176,10 +178,10 @@ def pyramid(size: Size, until: Size | None = None) -> list[Size]:
     while sizes[-1] != (1, 1) and (max(sizes[-1]) > 4 if until is None else sizes[-1] != until):
         sizes.append(halve(sizes[-1]))
     if until and sizes[-1] != until:
-        reached = ", ".join(f"{h}x{w}" for h, w in sizes)
+        reached = " or ".join(f"{h}x{w}" for h, w in sizes)
         raise ValueError(
-            f"a map of {until[0]}x{until[1]} isn't reached by halving {size[0]}x{size[1]}: "
-            f"use one of {reached}."
+            f"expected a map of {reached}, as halving {size[0]}x{size[1]} gives, got "
+            f"{until[0]}x{until[1]}"
         )
     return sizes
 

@@ -1,0 +1,159 @@
+"""Two levels of latents: a vector for the whole image, a map for its places."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from encoders.base import Code, Encoder, device_of, dtype_of, standard_normal
+from encoders.gaussian import (
+    Scale,
+    check_latents,
+    check_scale,
+    draw,
+    kl_to_standard_normal,
+    mean_and_std,
+    standard_normal_log_prob,
+)
+from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_channels
+
+
+class LatentPrior(Protocol):
+    """What p(z1 | z2) must offer: a module, for instance a decoder of float maps."""
+
+    def elementwise_log_prob(self, z1: Tensor, h: Tensor) -> Tensor:
+        """log p(z1 | h) in nats, (B, K1, H', W'), one number per dimension, whose sum counts."""
+        ...
+
+    def sample(self, h: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z1 (B, K1, H', W') given h."""
+        ...
+
+
+class HierarchicalEncoder(Encoder):
+    """Latents in two levels: z2 a vector (B, K2), z1 a map (B, K1, H', W'); it yields a "bound".
+
+    x -> levels -> features -> q(z1|x)                p(z2) = N(0, I)
+                      |                               p(z1|z2) = prior, given prior_upsample(z2)
+                   features -> q(z2|x)                h = upsample(z1)
+
+    Both posteriors are diagonal Gaussians. The top level's KL divergence is in closed form; the
+    bottom level's is log q(z1|x) - log p(z1|z2) at the drawn latents, an unbiased estimate.
+
+    Args:
+        image_shape: (C, H, W).
+        map_shape: (K1, H', W') of z1; H'xW' is HxW halved some times (odd sides round up).
+        latent_dim: K2, the dimensions of z2.
+        prior: p(z1 | z2), an nn.Module that offers what `LatentPrior` does.
+        num_levels: x holds levels below this.
+        hidden_channels: channels at full size, doubled with each halving up to four times this.
+        num_blocks: residual blocks per size.
+        embedding_dim: 0 to scale levels to [-1, 1], else the width of a learned table of levels.
+        scale: "softsign" for a posterior std below 1, or "exp"; see `GaussianEncoder`.
+        prior_upsample: turns z2 into the prior's h (see `Upsample`); None passes z2 itself.
+        upsample: turns z1 into the pixel decoder's h (see `Upsample`); None passes z1 itself.
+
+    Raises:
+        TypeError: the prior isn't an nn.Module.
+        ValueError: a map_shape that can't be reached; x of another shape, dtype or level; the
+            prior's log-probabilities have another shape than z1.
+
+    Source: I. Gulrajani et al., "PixelVAE: A Latent Variable Model for Natural Images", 2016,
+    https://arxiv.org/abs/1611.05013. Its model for 64x64 has map_shape (64, 16, 16), latent_dim
+    512, embedding_dim 16. Batch normalisation is left out: a bound must not depend on the batch.
+    """
+
+    kind = "bound"
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        map_shape: tuple[int, int, int],
+        latent_dim: int,
+        prior: LatentPrior,
+        num_levels: int = 256,
+        hidden_channels: int = 32,
+        num_blocks: int = 1,
+        embedding_dim: int = 0,
+        scale: Scale = "softsign",
+        prior_upsample: nn.Module | None = None,
+        upsample: nn.Module | None = None,
+    ):
+        super().__init__()
+        check_scale(scale)
+        if not isinstance(prior, nn.Module):
+            raise TypeError(f"expected a prior that is an nn.Module, got a {type(prior).__name__}")
+        if len(map_shape) != 3:
+            raise ValueError(f"expected map_shape (K1, H', W'), got {tuple(map_shape)}")
+        self.map_shape, self.latent_dim = tuple(map_shape), latent_dim
+        self.scale: Scale = scale
+        self.input = LevelInput(image_shape, num_levels, embedding_dim)
+        size, map_size = (image_shape[1], image_shape[2]), (map_shape[1], map_shape[2])
+        self.bottom = Features(
+            (self.input.out_channels, *size),
+            stage_channels(hidden_channels, len(pyramid(size, until=map_size))),
+            num_blocks=num_blocks,
+        )
+        self.top = Features(
+            self.bottom.out_shape,
+            (4 * hidden_channels,) * len(pyramid(map_size)),
+            num_blocks=num_blocks,
+        )
+        self.bottom_head = nn.Conv2d(self.bottom.out_shape[0], 2 * map_shape[0], 1)
+        self.top_head = nn.Linear(prod(self.top.out_shape), 2 * latent_dim)
+        self.prior: LatentPrior = prior
+        self.prior_upsample = prior_upsample
+        self.upsample = upsample
+        self.code_shape = (
+            self.map_shape if upsample is None else output_shape(upsample, self.map_shape)
+        )
+
+    def forward(self, x: Tensor | None, y: object = None) -> Code:
+        """Encode images (B, C, H, W) of uint8 levels, drawing both latents; y is ignored."""
+        (mean2, std2), (mean1, std1) = self._posterior(x)
+        z2, log_q2 = draw(mean2, std2)  # (B, K2)
+        z1, log_q1 = draw(mean1, std1)  # (B, K1, H', W')
+        log_p2 = standard_normal_log_prob(z2)
+        log_p1 = self.prior.elementwise_log_prob(z1, self._prior_h(z2)).float()
+        if log_p1.shape != z1.shape:
+            raise ValueError(
+                "expected the prior's elementwise_log_prob to have z1's shape "
+                f"{tuple(z1.shape)}, got {tuple(log_p1.shape)}"
+            )
+        kl2 = kl_to_standard_normal(mean2, std2)
+        kl1 = (log_q1 - log_p1).flatten(1)  # (B, K1 * H' * W')
+        return Code(
+            h=self.to_h((z2, z1)),
+            rate=kl2.sum(1) + kl1.sum(1),
+            log_weight=(log_p2 - log_q2).sum(1) - kl1.sum(1),
+            kl=(kl2, kl1),
+            z=(z2, z1),
+        )
+
+    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Mean and std of z2, (B, K2) each, then of z1, (B, K1, H', W') each."""
+        return self._posterior(x)
+
+    def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
+        """h of (z2, z1): z1 itself or its upsampled map; z2 acts through z1 alone."""
+        _, z1 = check_latents(z, ((self.latent_dim,), self.map_shape))
+        z1 = z1.to(dtype_of(self.bottom_head))
+        return z1 if self.upsample is None else self.upsample(z1)
+
+    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        """h of `num` draws z2 ~ N(0, I), z1 ~ p(z1 | z2)."""
+        z2 = standard_normal((num, self.latent_dim), device_of(self), generator)
+        return self.to_h((z2, self.prior.sample(self._prior_h(z2), generator=generator)))
+
+    def _prior_h(self, z2: Tensor) -> Tensor:
+        z2 = z2.to(dtype_of(self.top_head))
+        return z2 if self.prior_upsample is None else self.prior_upsample(z2)
+
+    def _posterior(self, x: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        features = self.bottom(self.input(x))
+        top = mean_and_std(self.top_head(self.top(features).flatten(1)), self.scale)
+        return top, mean_and_std(self.bottom_head(features), self.scale)

@@ -1,0 +1,65 @@
+"""Several encoders as one: a caption and a map, a label and keypoints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from encoders.base import Annotation, Code, Encoder, fixed_code
+
+
+class Joint(Encoder):
+    """One code of several: h is their concatenation over channels.
+
+    Vectors give a vector. Where one code is a map, the result is a map, and each vector is
+    repeated at every location of it. The encoders must have no latents.
+
+    Args:
+        encoders: two or more; y is then a tuple with one entry each (None for one that reads x).
+
+    Raises:
+        ValueError: fewer than two encoders, one with latents or without a code, maps of several
+            sizes; y isn't a tuple of one entry per encoder.
+
+    Source: S. Reed et al., "Generating Interpretable Images with Controllable Structure", 2016,
+    https://openreview.net/forum?id=Hyvw0L9el (a caption tiled over the map of structure).
+
+    >>> from encoders import LabelEmbedding, MapEncoder
+    >>> joint = Joint(LabelEmbedding(3, 4), MapEncoder(2, (6, 8, 8)))
+    >>> joint.code_shape, joint.kind
+    ((10, 8, 8), 'given label and map')
+    """
+
+    def __init__(self, *encoders: Encoder):
+        super().__init__()
+        if len(encoders) < 2:
+            raise ValueError(f"expected two or more encoders to join, got {len(encoders)}")
+        for encoder in encoders:
+            if encoder.kind == "bound" or not encoder.code_shape:
+                raise ValueError(
+                    "expected encoders that give a code without latents, got a "
+                    f"{type(encoder).__name__} (kind {encoder.kind!r}, code_shape "
+                    f"{encoder.code_shape})"
+                )
+        sizes = {encoder.code_shape[1:] for encoder in encoders if len(encoder.code_shape) == 3}
+        if len(sizes) > 1:
+            raise ValueError(f"expected maps of one size to join, got {sorted(sizes)}")
+        self.encoders = nn.ModuleList(encoders)
+        self.size: tuple[int, ...] = sizes.pop() if sizes else ()
+        self.code_shape = (sum(encoder.code_shape[0] for encoder in encoders), *self.size)
+        self.kind = "given " + " and ".join(e.kind.removeprefix("given ") for e in encoders)
+
+    def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
+        """Encode each part of y with its encoder and concatenate."""
+        if not isinstance(y, tuple) or len(y) != len(self.encoders):
+            got = f"a tuple of {len(y)}" if isinstance(y, tuple) else f"a {type(y).__name__}"
+            raise ValueError(
+                f"expected y to be a tuple of {len(self.encoders)} entries, one per encoder, "
+                f"got {got}"
+            )
+        parts = [encoder(x, part).h for encoder, part in zip(self.encoders, y, strict=True)]
+        if self.size:
+            parts = [
+                h if h.dim() == 4 else h[:, :, None, None].expand(-1, -1, *self.size) for h in parts
+            ]
+        return fixed_code(torch.cat(parts, dim=1))
