@@ -1,15 +1,22 @@
 """Decoders: networks that yield a normalised p(x | h) of a discrete image, and draw from it."""
 
 from decoders.base import AutoregressiveDecoder, Decoder, to_levels
+from decoders.checks import check_causality, receptive_field
+from decoders.deconv import DeconvDecoder
 from decoders.gated_pixelcnn import GatedPixelCNN
 from decoders.likelihoods import Categorical, DiagonalGaussian, DiscretizedLogisticMixture
+from decoders.pixelcnn import PixelCNN
 
 __all__ = [
     "AutoregressiveDecoder",
     "Categorical",
     "Decoder",
+    "DeconvDecoder",
     "DiagonalGaussian",
     "DiscretizedLogisticMixture",
     "GatedPixelCNN",
+    "PixelCNN",
+    "check_causality",
+    "receptive_field",
     "to_levels",
 ]

@@ -112,7 +112,7 @@ class Decoder(nn.Module, ABC):
                 f"expected {self.dtype} levels 0..{self.num_levels - 1}, got {x.dtype}"
                 f"{cure if x.is_floating_point() else ''}"
             )
-        # uint8 cannot hold a level above 255, and reading a value back would break a compiled graph.
+        # uint8 holds no level above 255; reading a value back would break a compiled graph.
         if self.num_levels != 256 and not torch.compiler.is_compiling() and x.numel():
             low, high = int(x.min()), int(x.max())
             if low < 0 or high >= self.num_levels:
@@ -269,9 +269,8 @@ def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"expected floats in [0, 1], got {x.dtype}")
     if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1 or bool(x.isnan().any())):
-        raise ValueError(
-            f"expected floats in [0, 1], got {float(x.min()):.4g}..{float(x.max()):.4g}: rescale them"
-        )
+        low, high = float(x.min()), float(x.max())
+        raise ValueError(f"expected floats in [0, 1], got {low:.4g}..{high:.4g}: rescale them")
     levels = (x.float() * (num_levels - 1)).round()
     return levels.to(torch.uint8 if num_levels <= 256 else torch.int64)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -208,7 +211,7 @@ class GatedScan(Scan):
         _, height, width = decoder.image_shape
         h = fit_map(h, (height, width), decoder.resize)
         self.decoder, self.num = decoder, num
-        layers = list(decoder.layers)
+        layers = cast(list[GatedLayer], list(decoder.layers))
         self.layers = [_LayerScan(layer, h, num, width) for layer in layers]
         weight = layers[0].left.weight
         self.row_input = weight.new_zeros(num, layers[0].above.in_channels, 1, width)
@@ -224,7 +227,7 @@ class GatedScan(Scan):
             for layer in layers
         ]
         joined = torch.cat(skips, dim=1).t()
-        self.skip_weights = [joined[:, a:b].contiguous() for a, b in _pairs(bounds)]
+        self.skip_weights = [joined[:, a:b].contiguous() for a, b in pairwise(bounds)]
         self.features = weight.new_zeros(num, channels)
         self.bounds = bounds
         self.head = HeadScan(decoder.head, h, num)
@@ -281,7 +284,7 @@ class _LayerScan:
         order = torch.cat(
             [
                 torch.arange(a, b) + half * layer.channels
-                for a, b in _pairs(self.bounds)
+                for a, b in pairwise(self.bounds)
                 for half in range(halves)
             ]
         ).to(layer.left.weight.device)
@@ -299,16 +302,16 @@ class _LayerScan:
         weight = layer.left.weight
         self.bias = weight.new_zeros(num, width, wide)
         self.biases = [
-            [self.bias[:, col, a:b] for a, b in _pairs(wide_bounds)] for col in range(width)
+            [self.bias[:, col, a:b] for a, b in pairwise(wide_bounds)] for col in range(width)
         ]
-        self.pre = [weight.new_zeros(num, b - a) for a, b in _pairs(wide_bounds)]
+        self.pre = [weight.new_zeros(num, b - a) for a, b in pairwise(wide_bounds)]
         if layer.out is not None:
             out = layer.out.causal_weight().detach()[:, :, 0, 0]
-            self.out_weights = [out[a:b, :b].t().contiguous() for a, b in _pairs(self.bounds)]
+            self.out_weights = [out[a:b, :b].t().contiguous() for a, b in pairwise(self.bounds)]
 
     def place(self, gated: Tensor) -> None:
         """Take the (B, F) slice in which this layer's gated features are to stand."""
-        self.gated = [gated[:, a:b] for a, b in _pairs(self.bounds)]
+        self.gated = [gated[:, a:b] for a, b in pairwise(self.bounds)]
         self.seen = [gated[:, :b] for b in self.bounds[1:]]
 
     def begin_row(self, row: int) -> Tensor:
@@ -346,10 +349,6 @@ def normalise_weights(module: nn.Module) -> None:
     for part in list(module.modules()):
         if isinstance(part, nn.Conv2d):
             weight_norm(part)
-
-
-def _pairs(bounds: list[int]) -> list[tuple[int, int]]:
-    return list(zip(bounds, bounds[1:], strict=False))
 
 
 def _add_row(x: Tensor, bias: Tensor | None, row: int) -> Tensor:

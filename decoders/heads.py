@@ -25,9 +25,7 @@ def resolve_color_order(
     if order is None:
         return "independent" if likelihood.orders_channels else "groups"
     if order not in ("groups", "head", "independent"):
-        raise ValueError(
-            f"expected color_order 'groups', 'head' or 'independent', got {order!r}"
-        )
+        raise ValueError(f"expected color_order 'groups', 'head' or 'independent', got {order!r}")
     if likelihood.orders_channels and order != "independent" and channels > 1:
         raise ValueError(
             f"expected color_order 'independent' (or none) with {likelihood}, which orders the "

@@ -11,6 +11,7 @@ itself) or g' <= g (mask type B, for features). One group is the case without an
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -40,7 +41,7 @@ def group_ids(channels: int, groups: int, repeats: int = 1) -> Tensor:
     A gated layer has two copies: its tanh half and its sigmoid half.
     """
     bounds = group_bounds(channels, groups)
-    sizes = torch.tensor([b - a for a, b in zip(bounds, bounds[1:], strict=False)])
+    sizes = torch.tensor([b - a for a, b in pairwise(bounds)])
     return torch.arange(groups).repeat_interleave(sizes).repeat(repeats)
 
 
@@ -193,7 +194,7 @@ class PixelNorm(nn.Module):
     def __init__(self, channels: int, groups: int = 1, eps: float = 1e-5):
         super().__init__()
         bounds = group_bounds(channels, groups)
-        self.sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        self.sizes = [b - a for a, b in pairwise(bounds)]
         self.eps = eps
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))

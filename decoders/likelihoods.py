@@ -105,7 +105,7 @@ class Categorical(Discrete):
     The parameters are the logits, (B, C * L, *S), channel by channel. A head of zeros is uniform:
 
     >>> x = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
-    >>> Categorical(4).log_prob(torch.zeros(1, 4, 2, 2), x).sum().item() / -math.log(2)
+    >>> round(Categorical(4).log_prob(torch.zeros(1, 4, 2, 2), x).sum().item() / -math.log(2), 5)
     8.0
     """
 
@@ -137,8 +137,9 @@ class DiscretizedLogisticMixture(Discrete):
 
     >>> head = DiscretizedLogisticMixture(num_levels=256, num_components=5)
     >>> params, x = torch.randn(2, head.num_params(3)), torch.zeros(2, 3, dtype=torch.uint8)
-    >>> head.level_log_probs(params, x, channel=2).exp().sum(dim=1)
-    tensor([1.0000, 1.0000])
+    >>> total = head.level_log_probs(params, x, channel=2).exp().sum(dim=1)
+    >>> torch.allclose(total, torch.ones(2))
+    True
     """
 
     orders_channels = True

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -188,7 +189,7 @@ class LeftWindow:
         ]
         self.weights = [
             weight[a:b, :size].t().contiguous()
-            for size, a, b in zip(seen, out_bounds, out_bounds[1:], strict=False)
+            for size, (a, b) in zip(seen, pairwise(out_bounds), strict=True)
         ]
         row_stride = self.buffer.stride(0)
         self.windows = [
@@ -199,14 +200,13 @@ class LeftWindow:
             for col in range(width)
         ]
         self.slots = [
-            [
-                self.buffer[:, left + col, a:b]
-                for a, b in zip(in_bounds, in_bounds[1:], strict=False)
-            ]
+            [self.buffer[:, left + col, a:b] for a, b in pairwise(in_bounds)]
             for col in range(width)
         ]
 
     @staticmethod
     def _own(conv: LeftConv2d, in_bounds: list[int], group: int) -> int:
         """How many input channels of its own pixel a group sees: those of the groups before."""
+        if len(in_bounds) == 2:  # all channels at once, ordered by the zeros of the mask
+            return in_bounds[1]
         return in_bounds[group if conv.mask_type == "A" else group + 1]

@@ -1,0 +1,200 @@
+"""Is the mask right? Causality and receptive field of any autoregressive decoder.
+
+A mask proven by its shape proves nothing: what counts is which sub-pixels of x the distribution of
+each sub-pixel depends on. Levels have no gradient, so each is changed in turn and the distributions
+are compared bit for bit, for a decoder of this package or a user's own.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from decoders.base import AutoregressiveDecoder
+from decoders.likelihoods import Discrete
+
+
+class SubPixel(NamedTuple):
+    """The place of a sub-pixel; tuples compare in raster order."""
+
+    row: int
+    col: int
+    channel: int
+
+
+def dependence(
+    decoder: AutoregressiveDecoder,
+    h: Tensor | None = None,
+    *,
+    targets: list[SubPixel] | None = None,
+    trials: int = 2,
+    seed: int = 0,
+) -> Tensor:
+    """Which sub-pixels of x the distribution of each target sub-pixel depends on.
+
+    Each sub-pixel of random images is changed in turn, and the distribution of every target
+    compared, bit for bit, in float64 and evaluation mode.
+
+    Args:
+        decoder: any autoregressive decoder.
+        h: (1, *cond_shape), random unless given.
+        targets: the sub-pixels whose distributions are looked at; all unless given.
+        trials: how many random images; one may hide a dependence behind a dead ReLU.
+        seed: of the random images and h.
+
+    Returns:
+        (targets, H, W, C) float64: the largest absolute change of the target's log-probabilities.
+    """
+    decoder = copy.deepcopy(decoder).double().eval().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    if h is None and decoder.cond_shape:
+        h = torch.randn(1, *decoder.cond_shape, generator=generator)
+    h = None if h is None else h.double().cpu()
+    channels, height, width = decoder.image_shape
+    places = [
+        SubPixel(i, j, c) for i in range(height) for j in range(width) for c in range(channels)
+    ]
+    targets = places if targets is None else targets
+    changes = torch.zeros(len(targets), len(places), dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(trials):
+            x = _random_image(decoder, generator)
+            trial = [
+                _changes(decoder, x, h, places[start : start + 64], targets)
+                for start in range(0, len(places), 64)
+            ]
+            changes = torch.maximum(changes, torch.cat(trial).t())
+    return changes.reshape(len(targets), height, width, channels)
+
+
+def check_causality(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> None:
+    """Raise unless each sub-pixel's distribution depends on earlier sub-pixels alone.
+
+    The order is (row, column, channel): R, then G, then B of a pixel. Done for every pair of
+    sub-pixels, so use a small image: 9×9 takes seconds.
+
+    Raises:
+        AssertionError: naming the first sub-pixel that sees itself or a later one.
+
+    >>> from decoders import GatedPixelCNN
+    >>> check_causality(GatedPixelCNN((1, 4, 4), num_levels=2, hidden_channels=8, num_layers=1))
+    """
+    sees = dependence(decoder, h) > 0
+    count = sees.shape[0]
+    flat = sees.reshape(count, count)
+    leaks = flat & torch.ones_like(flat).triu()
+    if leaks.any():
+        target, source = (int(v) for v in leaks.nonzero()[0])
+        raise AssertionError(
+            f"the decoder is not causal: sub-pixel {_name(decoder, target)} depends on "
+            f"{_name(decoder, source)}, which "
+            f"{'is itself' if source == target else 'comes later'} in raster order"
+        )
+
+
+def receptive_field(
+    decoder: AutoregressiveDecoder, target: SubPixel | tuple[int, int, int] | None = None
+) -> Tensor:
+    """Which sub-pixels the distribution of one of them depends on.
+
+    Args:
+        decoder: any autoregressive decoder.
+        target: (row, column, channel); the last channel of the middle pixel unless given.
+
+    Returns:
+        (H, W, C) bool. A complete field is all of the rows above and all to the left; what a
+        decoder never sees, in depth or by a wrong mask (the blind spot), is False.
+
+    >>> from decoders import GatedPixelCNN
+    >>> decoder = GatedPixelCNN((1, 3, 5), num_levels=2, hidden_channels=8, num_layers=2)
+    >>> print(show_field(receptive_field(decoder, (1, 2, 0)), (1, 2, 0)))
+    #####
+    ##@..
+    .....
+    """
+    channels, height, width = decoder.image_shape
+    if target is None:
+        target = SubPixel(height // 2, width // 2, channels - 1)
+    target = SubPixel(*target)
+    if not (
+        0 <= target.row < height and 0 <= target.col < width and 0 <= target.channel < channels
+    ):
+        raise ValueError(
+            f"expected a target (row, column, channel) within ({height}, {width}, {channels}), "
+            f"got {tuple(target)}"
+        )
+    return dependence(decoder, targets=[target])[0] > 0
+
+
+def show_field(field: Tensor, target: tuple[int, int, int]) -> str:
+    """A receptive field (H, W, C) as text: '#' seen, '.' not, '@' the target."""
+    rows = []
+    for i, row in enumerate(field.any(dim=-1).tolist()):
+        marks = ["#" if seen else "." for seen in row]
+        if i == target[0]:
+            marks[target[1]] = "@"
+        rows.append("".join(marks))
+    return "\n".join(rows)
+
+
+def _changes(
+    decoder: AutoregressiveDecoder,
+    x: Tensor,
+    h: Tensor | None,
+    places: list[SubPixel],
+    targets: list[SubPixel],
+) -> Tensor:
+    """(places, targets): how much changing each place of x changes each target's distribution."""
+    same = x.repeat(len(places), 1, 1, 1)
+    changed = same.clone()
+    for n, (row, col, channel) in enumerate(places):
+        changed[n, channel, row, col] = _another(decoder, x[0, channel, row, col])
+    many = None if h is None else h.expand(len(places), *h.shape[1:])
+    # Both batches have one shape, so that what doesn't depend is equal to the last bit.
+    before = _distributions(decoder, same, many, targets)
+    after = _distributions(decoder, changed, many, targets)
+    return (after - before).abs().amax(dim=-1)
+
+
+def _distributions(
+    decoder: AutoregressiveDecoder, x: Tensor, h: Tensor | None, targets: list[SubPixel]
+) -> Tensor:
+    """The distribution of each target as numbers to compare: (B, targets, L), or parameters."""
+    params = decoder.params(x, h)
+    rows = torch.tensor([t.row for t in targets])
+    cols = torch.tensor([t.col for t in targets])
+    params = params[:, :, rows, cols]  # (B, P, targets)
+    pixels = x[:, :, rows, cols]
+    likelihood = decoder.likelihood
+    if not isinstance(likelihood, Discrete):
+        return params.transpose(1, 2)
+    channels = torch.tensor([t.channel for t in targets])
+    out = params.new_zeros(len(x), len(targets), likelihood.num_levels)
+    for channel in channels.unique().tolist():
+        chosen = channels == channel
+        log_probs = likelihood.level_log_probs(params[..., chosen], pixels[..., chosen], channel)
+        out[:, chosen] = log_probs.transpose(1, 2)
+    return out
+
+
+def _random_image(decoder: AutoregressiveDecoder, generator: torch.Generator) -> Tensor:
+    shape = (1, *decoder.image_shape)
+    if decoder.num_levels is None:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randint(decoder.num_levels, shape, generator=generator).to(decoder.dtype)
+
+
+def _another(decoder: AutoregressiveDecoder, value: Tensor) -> Tensor:
+    """A value other than this one: half-way round the levels."""
+    if decoder.num_levels is None:
+        return value + 1
+    return ((value.long() + max(1, decoder.num_levels // 2)) % decoder.num_levels).to(value.dtype)
+
+
+def _name(decoder: AutoregressiveDecoder, index: int) -> str:
+    channels, _, width = decoder.image_shape
+    row, col, channel = index // (width * channels), index // channels % width, index % channels
+    return f"(row {row}, column {col}, channel {channel})"

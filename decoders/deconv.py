@@ -1,0 +1,121 @@
+"""DeconvDecoder: every sub-pixel independent of the others given h, as in a plain VAE."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from decoders.base import Decoder, Progress, resolve_likelihood
+from decoders.likelihoods import Likelihood
+
+
+class DeconvDecoder(Decoder):
+    """The baseline that autoregressive decoders replace: deconvolutions, independent pixels.
+
+    ::
+
+        h ── linear ── (ReLU ── 2× transposed convolution) × n ── crop ── parameters
+
+    p(x | h) is the product over pixels, so that whatever structure x has must come through h. It is
+    normalised like any other decoder, and its bits/dim compare.
+
+    Args:
+        image_shape: (C, H, W).
+        num_levels: integer levels of x; 256 unless given, or those of `likelihood`.
+        cond_shape: (K,) or (K, H', W'); () gives each pixel a distribution of its own, learned.
+        hidden_channels: features of the last layer; earlier ones have twice as many.
+        likelihood: the head, a `Categorical` unless given.
+
+    Source: Kingma, Welling: Auto-Encoding Variational Bayes (2013),
+    https://arxiv.org/abs/1312.6114; Masci, Meier, Cireșan, Schmidhuber: Stacked Convolutional
+    Auto-Encoders for Hierarchical Feature Extraction (2011).
+
+    >>> decoder = DeconvDecoder((1, 28, 28), num_levels=2, cond_shape=(16,))
+    >>> decoder.sample(torch.randn(3, 16)).shape
+    torch.Size([3, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        num_levels: int | None = None,
+        cond_shape: tuple[int, ...] = (),
+        hidden_channels: int = 32,
+        likelihood: Likelihood | None = None,
+    ):
+        likelihood = resolve_likelihood(likelihood, num_levels)
+        super().__init__(image_shape, likelihood.num_levels, cond_shape)
+        self.likelihood = likelihood
+        channels, height, width = self.image_shape
+        params = likelihood.num_params(channels)
+        if not self.cond_shape:
+            self.constant = nn.Parameter(torch.zeros(params, height, width))
+            return
+        steps = 2 if min(height, width) >= 8 else 1
+        small = (-(-height // 2**steps), -(-width // 2**steps))
+        widths = [2 * hidden_channels] * steps + [hidden_channels]
+        parts: list[nn.Module] = [_Start(self.cond_shape, widths[0], small)]
+        for a, b in pairwise(widths):
+            parts += [nn.ReLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)]
+        parts += [nn.ReLU(), nn.Conv2d(widths[-1], params, 3, padding=1)]
+        self.network = nn.Sequential(*parts)
+
+    def params(self, h: Tensor | None, num: int) -> Tensor:
+        """The likelihood's parameters (B, P, H, W) for `num` images."""
+        if h is None:
+            return self.constant.expand(num, *self.constant.shape)
+        _, height, width = self.image_shape
+        return self.network(h)[:, :, :height, :width]
+
+    def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
+        self.check_image(x)
+        self.check_cond(h, len(x))
+        return self.likelihood.log_prob(self.params(h, len(x)), x).flatten(1).sum(dim=1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        h: Tensor | None = None,
+        *,
+        num: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw images, all pixels at once; see `Decoder.sample`."""
+        noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)
+        params = self.params(h, len(noise))
+        x = torch.zeros(noise.shape, dtype=self.dtype, device=params.device)
+        for channel in range(x.shape[1]):
+            values = self.likelihood.sample(params, x, channel, noise[:, channel], temperature)
+            x[:, channel] = values.to(x.dtype)
+            if known is not None:
+                image, mask = (part[:, channel] for part in known)
+                x[:, channel] = torch.where(mask, image, x[:, channel])
+        return x
+
+
+class _Start(nn.Module):
+    """h as a small map: a vector through a linear layer, a map through a 1×1 and a resize."""
+
+    def __init__(self, cond_shape: tuple[int, ...], channels: int, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+        self.vector = len(cond_shape) == 1
+        inputs = cond_shape[0]
+        self.project = (
+            nn.Linear(inputs, channels * size[0] * size[1])
+            if self.vector
+            else nn.Conv2d(inputs, channels, 1)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.vector:
+            return self.project(h).unflatten(1, (-1, *self.size))
+        return nn.functional.interpolate(self.project(h), size=self.size, mode="nearest-exact")

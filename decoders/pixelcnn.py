@@ -1,0 +1,266 @@
+"""PixelCNN: one masked stack, as first published; with its blind spot, for comparison."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from decoders.base import AutoregressiveDecoder, resolve_likelihood
+from decoders.conditioning import Conditioning, Resize, fit_map
+from decoders.gated_pixelcnn import normalise_weights
+from decoders.heads import ColorOrder, HeadScan, PixelEmbedding, PixelHead, resolve_color_order
+from decoders.layers import (
+    AboveConv2d,
+    LeftConv2d,
+    MaskType,
+    PixelLinear,
+    PixelNorm,
+    gate,
+    group_ids,
+)
+from decoders.likelihoods import Likelihood
+from decoders.sampling import LeftWindow, RowCache, Scan
+
+
+class PixelCNN(AutoregressiveDecoder):
+    """The PixelCNN of 2016: a mask-A convolution, mask-B convolutions, 1×1 layers.
+
+    The stacked masked kernels leave a wedge above and to the right that no depth reaches, the blind
+    spot; `GatedPixelCNN` has none. Defaults give the plain stack (64 filters, five 7×7 layers);
+    `residual=True, hidden_channels=128, num_layers=8, kernel_size=3` the residual variant.
+
+    Args:
+        image_shape: (C, H, W).
+        num_levels: integer levels of x; 256 unless given, or those of `likelihood`.
+        cond_shape: of one h: () none, (K,) a vector, (K, H', W') a map.
+        hidden_channels: F.
+        num_layers: mask-B layers, or residual blocks, after the first.
+        kernel_size: k of those layers, odd.
+        first_kernel_size: k of the mask-A layer.
+        likelihood: the head, a `Categorical` unless given.
+        color_order: "groups", "head" or "independent"; see `GatedPixelCNN`.
+        head_channels: hidden features of the head; F unless given.
+        embedding_dim: learned vector for each level in place of the scaled level; 0 for none.
+        residual: blocks of 1×1, k×k, 1×1 at half the width, with a residual connection.
+        gated: gates in place of ReLUs: a gated stack that keeps the blind spot (an ablation).
+        norm: normalisation of each pixel's features; no statistics over other pixels.
+        dropout: after each activation, in training.
+        weight_norm: whether the convolutions' weights are normalised.
+        resize: how a map h is brought to the image's size: "nearest" or "bilinear".
+
+    Source: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016),
+    https://arxiv.org/abs/1601.06759.
+
+    >>> decoder = PixelCNN((3, 8, 8), num_levels=4, num_layers=2, hidden_channels=12)
+    >>> decoder.sample(num=2).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        num_levels: int | None = None,
+        cond_shape: tuple[int, ...] = (),
+        hidden_channels: int = 64,
+        num_layers: int = 5,
+        kernel_size: int = 7,
+        first_kernel_size: int = 7,
+        likelihood: Likelihood | None = None,
+        color_order: ColorOrder | None = None,
+        head_channels: int | None = None,
+        embedding_dim: int = 0,
+        residual: bool = False,
+        gated: bool = False,
+        norm: bool = False,
+        dropout: float = 0.0,
+        weight_norm: bool = False,
+        resize: Resize = "nearest",
+    ):
+        super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)
+        channels = self.image_shape[0]
+        order = resolve_color_order(color_order, self.likelihood, channels)
+        self.color_order: ColorOrder = order
+        self.groups = channels if order == "groups" else 1
+        self.resize: Resize = resize
+        self.embed = PixelEmbedding(channels, self.num_levels, embedding_dim)
+        self.layers = nn.ModuleList(
+            MaskedLayer(
+                self.embed.dim * channels if index == 0 else hidden_channels,
+                hidden_channels,
+                first_kernel_size if index == 0 else kernel_size,
+                mask_type="A" if index == 0 else "B",
+                groups=self.groups,
+                cond_shape=self.cond_shape,
+                residual=residual,
+                gated=gated,
+                norm=norm,
+                dropout=dropout,
+            )
+            for index in range(num_layers + 1)
+        )
+        self.head = PixelHead(
+            channels,
+            hidden_channels,
+            head_channels or hidden_channels,
+            self.likelihood,
+            order,
+            self.embed.dim,
+            self.cond_shape,
+        )
+        if weight_norm:
+            normalise_weights(self)
+
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
+        h = fit_map(h, (x.shape[2], x.shape[3]), self.resize)
+        embedded = self.embed(x, next(self.parameters()).dtype)
+        features = embedded = embedded.contiguous(memory_format=torch.channels_last)
+        for layer in self.layers:
+            features = layer(features, h)
+        return self.head(features, embedded, h)
+
+    def scan(self, h: Tensor | None, num: int) -> Scan:
+        """One pass in raster order that computes each activation once."""
+        return MaskedScan(self, h, num)
+
+
+class MaskedLayer(nn.Module):
+    """A masked k×k convolution, cropped into the rows above and what lies to the left.
+
+    ::
+
+        plain:     x ── above + left + cond ── (norm) ── activation ── y
+        residual:  x ── ReLU 1×1 ── above + left + cond ── (norm) ── activation ── 1×1 + x ── y
+
+    The residual block works at half the width. The first layer ("A") is always plain.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int,
+        *,
+        mask_type: MaskType,
+        groups: int,
+        cond_shape: tuple[int, ...],
+        residual: bool,
+        gated: bool,
+        norm: bool,
+        dropout: float,
+    ):
+        super().__init__()
+        self.residual = residual and mask_type == "B"
+        inner = max(groups, channels // 2) if self.residual else channels
+        halves = 2 if gated else 1
+        ids, inner_ids = group_ids(channels, groups), group_ids(inner, groups)
+        source_ids = inner_ids if self.residual else group_ids(in_channels, groups)
+        self.enter = PixelLinear(ids, inner_ids) if self.residual else None
+        self.above = AboveConv2d(
+            len(source_ids), halves * inner, kernel_size, current_row=False, bias=False
+        )
+        wide_ids = group_ids(inner, groups, halves)
+        self.left = LeftConv2d(source_ids, wide_ids, kernel_size, mask_type)
+        self.cond = Conditioning(cond_shape, halves * inner)
+        self.norm = PixelNorm(inner, groups) if norm else None
+        self.leave = PixelLinear(inner_ids, ids) if self.residual else None
+        self.dropout = nn.Dropout(dropout)
+        self.activate = gate if gated else torch.relu
+        self.groups, self.halves, self.inner, self.channels = groups, halves, inner, channels
+
+    def forward(self, x: Tensor, h: Tensor | None) -> Tensor:
+        z = x if self.enter is None else self.enter(torch.relu(x))
+        z = self.finish(self.cond(self.above(z) + self.left(z), h))
+        return z if self.leave is None else x + self.leave(z)
+
+    def finish(self, z: Tensor) -> Tensor:
+        """What follows the convolution, pixel by pixel: (B, halves * inner, …) -> (B, inner, …)."""
+        z = self.activate(z)
+        if self.norm is not None:
+            z = self.norm(z)
+        return self.dropout(z)
+
+
+class MaskedScan(Scan):
+    """The cached scan of a `PixelCNN`: rows above a row at a time, the row at hand by pixels."""
+
+    def __init__(self, decoder: PixelCNN, h: Tensor | None, num: int):
+        _, height, width = decoder.image_shape
+        h = fit_map(h, (height, width), decoder.resize)
+        self.decoder = decoder
+        layers = cast(list[MaskedLayer], list(decoder.layers))
+        self.layers = [_MaskedLayerScan(layer, h, num, width) for layer in layers]
+        self.head = HeadScan(decoder.head, h, num)
+        weight = self.layers[0].window.buffer
+        self.features = weight.new_zeros(num, layers[-1].channels)
+        self.output = weight.new_zeros(0)
+
+    def params(self, row: int, col: int, channel: int) -> Tensor:
+        if col == channel == 0:
+            for layer in self.layers:
+                layer.begin_row(row)
+        window = self.layers[0].window
+        if channel < self.decoder.groups:
+            x = window.buffer[:, window.left + col]
+            for layer in self.layers:
+                x = layer.step(x, col, channel)
+            torch.clamp_min(x, 0, out=self.features)
+        if channel < self.decoder.head.groups:
+            embedded = window.buffer[:, window.left + col]
+            self.output = self.head.step(self.features, embedded, row, col, channel)
+        return self.output
+
+    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
+        embed = self.decoder.embed
+        window = self.layers[0].window
+        vector = embed.channel(values, channel, window.buffer.dtype)
+        window.buffer[:, window.left + col, channel * embed.dim : (channel + 1) * embed.dim] = (
+            vector
+        )
+
+
+class _MaskedLayerScan:
+    """One `MaskedLayer` within a scan."""
+
+    def __init__(self, layer: MaskedLayer, h: Tensor | None, num: int, width: int):
+        self.layer = layer
+        wide = layer.halves * layer.inner
+        order = torch.arange(wide, device=layer.left.weight.device)
+        # One group of outputs: pixel-wise parts run over all channels, of which those of later
+        # groups are not right yet and are computed again.
+        self.window = LeftWindow(
+            layer.left, [0, layer.left.in_channels], order, [0, wide], num, width
+        )
+        self.rows = RowCache(layer.above, num, width)
+        self.cond = layer.cond.bias(h)
+        assert layer.left.bias is not None
+        self.left_bias = layer.left.bias.detach()
+        self.bias = self.window.buffer.new_zeros(num, width, wide)
+        self.out = self.window.buffer.new_zeros(num, layer.channels)
+
+    def begin_row(self, row: int) -> None:
+        """Keep what the rows above give this row."""
+        window = self.window
+        if row:
+            self.rows.push(window.buffer[:, window.left :].transpose(1, 2).unsqueeze(2))
+        above = self.rows.output() + self.left_bias[:, None, None]
+        if self.cond is not None:
+            above = above + (
+                self.cond if self.cond.shape[2] == 1 else self.cond[:, :, row : row + 1]
+            )
+        self.bias.copy_(above[:, :, 0].transpose(1, 2))
+
+    def step(self, x: Tensor, col: int, group: int) -> Tensor:
+        """The layer's output (B, F) at one pixel, right up to `group`, of its input there."""
+        layer, window = self.layer, self.window
+        if layer.enter is not None:
+            z = layer.enter(torch.relu(x))
+            window.slots[col][0].copy_(z)
+        elif x.data_ptr() != window.slots[col][0].data_ptr():
+            window.slots[col][0].copy_(x)
+        z = torch.addmm(self.bias[:, col], window.windows[col][0], window.weights[0])
+        z = layer.finish(z)
+        return z if layer.leave is None else x + layer.leave(z)
