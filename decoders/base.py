@@ -209,10 +209,10 @@ class AutoregressiveDecoder(Decoder):
 
     def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
-        return self.subpixel_log_prob(x, h).flatten(1).sum(dim=1)
+        return self.elementwise_log_prob(x, h).flatten(1).sum(dim=1)
 
-    def subpixel_log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """log p of each sub-pixel given those before it, in nats, (B, C, H, W)."""
+    def elementwise_log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """log p of each sub-pixel given those before it, and h, in nats, (B, C, H, W)."""
         self.check_image(x)
         self.check_cond(h, len(x))
         return self.likelihood.log_prob(self.params(x, h), x)

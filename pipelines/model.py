@@ -1,0 +1,116 @@
+"""Model: a decoder and, if there is one, the encoder that makes its conditioning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decoders.base import Decoder
+from encoders.base import Annotation, Encoder
+from eval.nll import Terms
+
+
+class Model(nn.Module):
+    """The only composite: every pipeline is a choice of its two arguments.
+
+    ::
+
+        x, y ── encoder ── Code(h, rate) ──────────────┐
+                  │                                    ├── Terms(distortion, rate)
+                  h ── decoder.log_prob(x, h) ── nats ─┘
+
+    A decoder alone is an unconditional PixelCNN; with a `LabelEmbedding` a class-conditional one;
+    with a `ConvEncoder` a PixelCNN autoencoder; with a `GaussianEncoder` a PixelVAE.
+
+    Args:
+        decoder: p(x | h).
+        encoder: what makes h; its `code_shape` must be the decoder's `cond_shape`.
+
+    Raises:
+        ValueError: the two shapes differ.
+
+    >>> from decoders import GatedPixelCNN
+    >>> from encoders import GaussianEncoder
+    >>> encoder = GaussianEncoder((1, 8, 8), 4, num_levels=17)
+    >>> decoder = GatedPixelCNN((1, 8, 8), num_levels=17, cond_shape=(4,), num_layers=2)
+    >>> terms = Model(decoder, encoder)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    >>> terms.distortion.shape, terms.rate.shape
+    (torch.Size([2]), torch.Size([2]))
+    """
+
+    def __init__(self, decoder: Decoder, encoder: Encoder | None = None):
+        super().__init__()
+        code_shape = tuple(encoder.code_shape) if encoder is not None else ()
+        if code_shape != decoder.cond_shape:
+            raise ValueError(
+                f"expected a decoder with cond_shape={code_shape}, the shape of the encoder's "
+                f"code, got cond_shape={decoder.cond_shape}"
+            )
+        self.decoder = decoder
+        self.encoder = encoder
+
+    @property
+    def kind(self) -> str:
+        """What distortion + rate is: "exact", "bound", or "given label" and the like."""
+        return "exact" if self.encoder is None else self.encoder.kind
+
+    def forward(self, x: Tensor, y: Annotation = None) -> Terms:
+        """The terms of the negative log-likelihood, in nats for each image.
+
+        Args:
+            x: (B, C, H, W) levels.
+            y: what the encoder reads beside x, or in place of it.
+        """
+        if self.encoder is None:
+            zeros = torch.zeros(len(x), device=x.device)
+            return Terms(-self.decoder(x), zeros, zeros)
+        code = self.encoder(x, y)
+        return Terms(-self.decoder(x, code.h), code.rate, code.log_weight, code.kl)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int,
+        y: Annotation = None,
+        *,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw images (num, C, H, W): codes from the prior, or those of y, then the decoder.
+
+        Args:
+            num: how many.
+            y: `num` labels, maps or captions, for an encoder that reads them.
+            generator: makes codes and noise reproducible.
+            options: as for `Decoder.sample` (temperature, noise, known, progress).
+
+        Raises:
+            TypeError: the encoder has neither a prior nor, here, anything to read.
+        """
+        return self.decoder.sample(
+            self.prior_code(num, y, generator=generator), num=num, generator=generator, **options
+        )
+
+    @torch.no_grad()
+    def prior_code(
+        self, num: int, y: Annotation = None, *, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Codes h to draw images from: of the prior, of y, or None for an unconditional model."""
+        if self.encoder is None:
+            return None
+        if y is not None:
+            return self.encoder(None, y).h
+        return self.encoder.sample_prior(num, generator)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Annotation = None, **options: Any) -> Tensor:
+        """Draw an image from the code of each image: (B, C, H, W) to the same.
+
+        Raises:
+            TypeError: there is no encoder, so no code.
+        """
+        if self.encoder is None:
+            raise TypeError("a model without an encoder has no code to reconstruct an image from")
+        return self.decoder.sample(self.encoder(x, y).h, **options)
