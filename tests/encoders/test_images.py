@@ -1,0 +1,94 @@
+"""Image encoders and their networks: any size, levels scaled or embedded, clear refusals."""
+
+import pytest
+import torch
+from torch import nn
+
+from encoders import ConvEncoder, Deterministic, GaussianEncoder, Upsample
+from encoders.layers import Features, LevelInput, output_shape, pyramid
+
+SIZES = [(1, 1), (2, 3), (5, 4), (8, 8), (9, 7), (17, 33), (28, 28)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_image_size_encodes_to_any_code(size):
+    shape = (2, *size)
+    x = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
+    for reached in pyramid(size):
+        encoder = ConvEncoder(shape, code_shape=(5, *reached), hidden_channels=4)
+        assert encoder(x).h.shape == (2, 5, *reached)
+    assert ConvEncoder(shape, code_shape=(5,), hidden_channels=4)(x).h.shape == (2, 5)
+    gaussian = GaussianEncoder(
+        shape, 3, hidden_channels=4, upsample=Upsample((3,), (6, *size), hidden_channels=4)
+    )
+    assert gaussian(x).h.shape == (2, 6, *size)
+
+
+def test_unreachable_map_size_is_refused_with_the_sizes_that_fit():
+    with pytest.raises(ValueError, match=r"a map of 9x9 or 5x5 or 3x3 or 2x2 or 1x1, .*got 4x4"):
+        ConvEncoder((1, 9, 9), code_shape=(5, 4, 4))
+    with pytest.raises(ValueError, match="got 3x3"):
+        Upsample((2, 3, 3), (4, 16, 16))
+    with pytest.raises(ValueError, match=r"expected code_shape \(K,\) or .* got \(\)"):
+        ConvEncoder((1, 9, 9), code_shape=())
+    with pytest.raises(ValueError, match=r"expected in_shape \(K,\) or .*got \(2, 3\)"):
+        Upsample((2, 3), (4, 16, 16))
+    with pytest.raises(ValueError, match=r"expected z of shape \(B, 3\), got \(2, 4\)"):
+        Upsample((3,), (4, 16, 16))(torch.zeros(2, 4))
+
+
+def test_levels_scale_to_minus_one_and_one():
+    x = torch.tensor([0, 8, 16], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    assert LevelInput((1, 1, 3), 17)(x).flatten().tolist() == [-1.0, 0.0, 1.0]
+
+
+def test_embedding_gives_each_level_its_own_row_in_every_channel():
+    embed = LevelInput((2, 1, 3), 4, embedding_dim=5)
+    x = torch.tensor([[0, 1, 2], [3, 1, 0]], dtype=torch.uint8).reshape(1, 2, 1, 3)
+    out = embed(x)
+    assert embed.out_channels == 10
+    assert out.shape == (1, 10, 1, 3)
+    assert embed.embedding is not None
+    for channel in range(2):
+        rows = out[0, channel * 5 : channel * 5 + 5, 0].T
+        assert torch.equal(rows, embed.embedding.weight[x[0, channel, 0].long()])
+
+
+@pytest.mark.parametrize("levels", [1, 257])
+def test_impossible_numbers_of_levels_are_refused(levels):
+    with pytest.raises(ValueError, match=f"expected num_levels from 2 to 256, got {levels}"):
+        LevelInput((1, 4, 4), levels)
+
+
+def test_impossible_image_shape_is_refused():
+    with pytest.raises(ValueError, match=r"expected image_shape \(C, H, W\), got \(4, 4\)"):
+        LevelInput((4, 4), 4)  # pyright: ignore[reportArgumentType]
+
+
+def test_deterministic_feeds_the_network_floats_between_zero_and_one():
+    encoder = Deterministic(nn.Flatten(), (4,), num_levels=5)
+    x = torch.tensor([0, 1, 2, 4], dtype=torch.uint8).reshape(1, 1, 2, 2)
+    assert encoder(x).h.tolist() == [[0.0, 0.25, 0.5, 1.0]]
+
+
+def test_deterministic_leaves_the_users_network_untouched():
+    network = nn.Linear(4, 4)
+    encoder = Deterministic(nn.Sequential(nn.Flatten(), network), (4,))
+    assert any(parameter is network.weight for parameter in encoder.parameters())
+    with pytest.raises(ValueError, match=r"expected the network's h of shape \(1, 7\).*\(1, 4\)"):
+        Deterministic(nn.Flatten(), (7,))(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+
+
+def test_finding_a_networks_output_shape_leaves_its_statistics_alone():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6), nn.Dropout(0.5))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    assert output_shape(network, (1, 2, 3)) == (6,)
+    assert all(torch.equal(before[name], v) for name, v in network.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert network.training
+
+
+def test_features_report_their_shape():
+    network = Features((3, 9, 6), (4, 8, 8), num_blocks=2)
+    assert network(torch.zeros(1, 3, 9, 6)).shape == (1, *network.out_shape) == (1, 8, 3, 2)
