@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
+from decoders import DiagonalGaussian, GatedPixelCNN
 from encoders import HierarchicalEncoder, Upsample
 
 SHAPE, MAP = (3, 8, 8), (2, 4, 4)
@@ -187,3 +188,31 @@ def test_importance_weighted_estimate_approaches_the_enumerated_truth():
     bound = (log_p - code.rate.reshape(4, count)).mean(1)
     assert (bound < truth).all()
     assert torch.allclose(bound, weights.mean(1), atol=0.05)
+
+
+def test_an_autoregressive_decoder_is_a_prior():
+    """p(z1 | z2) as a gated PixelCNN over the latent map, as the published model has it."""
+    prior = GatedPixelCNN(
+        MAP,
+        cond_shape=(6, 4, 4),
+        likelihood=DiagonalGaussian(),
+        hidden_channels=8,
+        num_layers=2,
+        kernel_size=3,
+        first_kernel_size=3,
+    )
+    encoder, x = make(prior=prior, prior_upsample=Upsample((5,), (6, 4, 4), hidden_channels=8))
+    code = encoder(x)
+    z2, z1 = code.z
+    _, (mean1, std1) = encoder.posterior(x)
+    assert encoder.prior_upsample is not None
+    log_p1 = prior.log_prob(z1, encoder.prior_upsample(z2))
+    log_q1 = Normal(mean1, std1).log_prob(z1).flatten(1).sum(1)
+    assert torch.allclose(code.kl[1].sum(1), log_q1 - log_p1, atol=1e-3)
+    code.rate.sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+    drawn = encoder.sample_prior(2, torch.Generator().manual_seed(0))
+    assert drawn.shape == (2, *MAP)
+    assert drawn.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert encoder(x).rate.dtype == torch.float32
