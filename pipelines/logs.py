@@ -1,0 +1,92 @@
+"""What training leaves on record: metrics.jsonl, nonfinite.jsonl and TensorBoard's events.
+
+A resumed run appends. Lines of steps after the checkpoint that it goes on from are dropped first,
+so that no step stands twice and an interrupted run's file equals an uninterrupted one's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from pipelines.checkpoint import write_text
+
+METRICS, NONFINITE, EVENTS = "metrics.jsonl", "nonfinite.jsonl", "tensorboard"
+
+
+def drop_later_lines(path: Path, step: int) -> None:
+    """Keep the lines of `path` up to a step; a line cut short by a crash goes too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] > step or not line.endswith("\n"):
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line)
+    write_text(path, "".join(kept))
+
+
+class Logs:
+    """The logs of one run, written by its first process; the others' do nothing.
+
+    Args:
+        run_dir: the run directory.
+        step: the step that the run begins or goes on at.
+        enabled: whether this process writes.
+    """
+
+    def __init__(self, run_dir: Path, *, step: int, enabled: bool) -> None:
+        self.run_dir = run_dir
+        self.metrics: TextIO | None = None
+        self.events: SummaryWriter | None = None
+        if enabled:
+            for name in (METRICS, NONFINITE):
+                drop_later_lines(run_dir / name, step)
+            self.metrics = (run_dir / METRICS).open("a")
+            self.events = SummaryWriter(str(run_dir / EVENTS), purge_step=step + 1)
+
+    def write(self, step: int, figures: Mapping[str, Any]) -> None:
+        """One line of metrics and its scalars."""
+        if self.metrics is None or self.events is None:
+            return
+        self.metrics.write(json.dumps({"step": step, **figures}) + "\n")
+        self.metrics.flush()
+        for name, value in figures.items():
+            if isinstance(value, (int, float)):
+                self.events.add_scalar(name, value, step)
+
+    def nonfinite(self, step: int, record: Mapping[str, Any]) -> None:
+        """One line about a step that was not taken; numbers that JSON lacks stand as strings."""
+        if self.metrics is not None:
+            with (self.run_dir / NONFINITE).open("a") as file:
+                file.write(json.dumps({"step": step, **record}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture (C, H, W), uint8, for TensorBoard."""
+        if self.events is not None:
+            self.events.add_image(name, image, step)
+
+    def sync(self) -> None:
+        """Bring everything to the disk, before a checkpoint that counts on it."""
+        if self.metrics is not None and self.events is not None:
+            os.fsync(self.metrics.fileno())
+            self.events.flush()
+
+    def __enter__(self) -> Logs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.metrics is not None and self.events is not None:
+            self.metrics.close()
+            self.events.close()

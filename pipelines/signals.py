@@ -1,0 +1,94 @@
+"""Being stopped: SIGTERM, SIGINT and SIGUSR1 end a run at its next step, with everything saved.
+
+The handler only notes the signal; the training loop looks between two steps, when the weights, the
+optimiser and the logs agree with one another. A second signal doesn't wait: it exits at once, and
+what the last checkpoint holds is what remains.
+
+Exit codes: 130 after SIGINT (Ctrl-C); 143 after SIGTERM, and after SIGUSR1, which batch systems
+send as a warning before they pre-empt a job.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+
+
+class Interrupts:
+    """Notes the first signal in `received`, while it is entered as a context manager."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def flags(self) -> list[float]:
+        """[told to stop by SIGINT, told to stop by another], to be added over processes."""
+        interrupted = self.received is signal.SIGINT
+        return [float(interrupted), float(self.received is not None and not interrupted)]
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(CODES[signal.Signals(number)])
+        self.received = signal.Signals(number)
+        # print() is not safe here: the signal may have come in the middle of another print
+        os.write(
+            2, f"\n{self.received.name}: saving after this step; again to exit at once\n".encode()
+        )
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():  # Python allows no other
+            for number in CODES:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def resume_command(run_dir: Path, argv: list[str] | None = None) -> str:
+    """The exact command that goes on with this run, whatever started it.
+
+    Args:
+        run_dir: the run directory.
+        argv: how this process was started; `sys.orig_argv` if None.
+
+    >>> resume_command(Path("runs/a b"), ["python", "-m", "pipelines.pixelvae", "--out", "x"])
+    "python -m pipelines.pixelvae --out 'runs/a b' --resume"
+    """
+    words = list(sys.orig_argv if argv is None else argv)
+    kept: list[str] = []
+    skip_next = False
+    for word in words:
+        if skip_next:
+            skip_next = False
+        elif word == "--out":
+            skip_next = True
+        elif word not in ("--resume", "--no-resume") and not word.startswith("--out="):
+            kept.append(word)
+    if argv is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        kept = torchrun_words(kept)
+    return shlex.join([*kept, "--out", str(run_dir), "--resume"])
+
+
+def torchrun_words(words: list[str]) -> list[str]:
+    """`python -u -m module …`, as torchrun starts its workers, back to the torchrun that did.
+
+    >>> os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"] = "2"
+    >>> torchrun_words(["python", "-u", "-m", "pipelines.pixelvae", "--steps", "9"])
+    ['torchrun', '--nproc-per-node=2', '--nnodes=1', '-m', 'pipelines.pixelvae', '--steps', '9']
+    >>> del os.environ["LOCAL_WORLD_SIZE"], os.environ["WORLD_SIZE"]
+    """
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = int(os.environ["WORLD_SIZE"]) // local
+    rest = [word for word in words[1:] if word != "-u"]
+    return ["torchrun", f"--nproc-per-node={local}", f"--nnodes={nodes}", *rest]
