@@ -64,6 +64,17 @@ class HierarchicalEncoder(Encoder):
     Source: I. Gulrajani et al., "PixelVAE: A Latent Variable Model for Natural Images", 2016,
     https://arxiv.org/abs/1611.05013. Its model for 64x64 has map_shape (64, 16, 16), latent_dim
     512, embedding_dim 16. Batch normalisation is left out: a bound must not depend on the batch.
+
+    >>> from decoders import DiagonalGaussian, GatedPixelCNN
+    >>> prior = GatedPixelCNN(
+    ...     (2, 4, 4), cond_shape=(3,), likelihood=DiagonalGaussian(), num_layers=1
+    ... )
+    >>> encoder = HierarchicalEncoder(
+    ...     (1, 8, 8), map_shape=(2, 4, 4), latent_dim=3, prior=prior, hidden_channels=8
+    ... )
+    >>> code = encoder(torch.zeros(5, 1, 8, 8, dtype=torch.uint8))
+    >>> code.h.shape, [tuple(kl.shape) for kl in code.kl]
+    (torch.Size([5, 2, 4, 4]), [(5, 3), (5, 32)])
     """
 
     kind = "bound"
