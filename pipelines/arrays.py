@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.raw import DataError, Raw, RawSplit, folder_of
+from pipelines.raw import DataError, Raw, RawSplit, folder_of, source_of
 
 if TYPE_CHECKING:
     from pipelines.data import DataConfig
@@ -59,7 +59,7 @@ def binarized_mnist(config: DataConfig) -> Raw:
     from the original `binarized_mnist_{train,valid,test}.amat`.
     Source: H. Larochelle, I. Murray, "The neural autoregressive distribution estimator", 2011.
     """
-    root = folder_of(config)
+    root = source_of(config)
     path = root / "binarized_mnist.npz" if root.is_dir() else root
     splits = {}
     if path.exists():
@@ -96,7 +96,7 @@ def npz(config: DataConfig) -> Raw:
 
     Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
     """
-    path = _one_file(folder_of(config), "*.npz")
+    path = _one_file(source_of(config), "*.npz")
     return _from_arrays(config, path, read_npz(path))
 
 
@@ -130,7 +130,7 @@ def berkeley(config: DataConfig) -> Raw:
     Images are uint8 (N, H, W, C), colour ones in 4 levels. Only arrays are unpickled: a file with
     anything else in it is refused, and none of its code runs.
     """
-    path = _one_file(folder_of(config), "*.pkl")
+    path = _one_file(source_of(config), "*.pkl")
     try:
         with open(path, "rb") as file:
             arrays = _ArrayUnpickler(file).load()
@@ -196,7 +196,9 @@ def _from_arrays(
             continue
         labels = arrays.get(f"{name}_labels")
         if labels is not None:
-            labels = np.asarray(labels).reshape(-1).astype(np.int64)
+            if labels.dtype.kind not in "iu" or labels.size == 0:
+                raise DataError(f"{path}: '{name}_labels' is {labels.dtype}, expected integers")
+            labels = labels.reshape(-1).astype(np.int64)
             num_classes = num_classes or int(labels.max()) + 1
         splits[name] = RawSplit(_channels_first(path, name, arrays[name]), labels)
     channels = splits["train"].pixels.shape[1]

@@ -13,7 +13,7 @@ import signal
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -79,33 +79,76 @@ def decode(data: bytes, rules: Rules) -> np.ndarray:
 def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[int, str]]:
     """Decode one task into its rows of the file `target`, whose row 0 begins at byte `offset`.
 
-    A task has `start`, its first row, and either `images` [[path, offset, bytes], …] or `batch`,
-    the path of an npz of planar rows. Returns the damaged: (row, what is wrong with it).
+    A task has `start`, its first row, and one of: `images`, [[path, offset, bytes], …]; `batch`,
+    the path of an npz of planar rows; `parquet`, the path of one, and a row `group` of it.
+    Returns the damaged: (row, what is wrong with it).
     """
-    if "batch" in task:
+    start, row_bytes = task["start"], int(np.prod(rules.shape))
+    target.seek(offset + start * row_bytes)
+    damaged: list[tuple[int, str]] = []
+    if "images" in task:
+        rows = _decoded((lambda item=item: _read(*item) for item in task["images"]), rules, damaged)
+        target.write(rows)
+    else:
         try:
-            width = int(np.prod(rules.shape))
-            target.seek(offset + task["start"] * width)
-            for block in batch_rows(task["batch"], width):
+            if "batch" in task:
+                blocks = batch_rows(task["batch"], row_bytes)
+            else:
+                blocks = _parquet_rows(task["parquet"], task["group"], rules, damaged)
+            for block in blocks:
                 target.write(block)
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            return [(task["start"], f"is damaged ({error}): fetch it again")]
-        target.flush()
-        return []
-    rows = np.zeros((len(task["images"]), *rules.shape), dtype=np.uint8)
-    damaged = []
-    for row, (path, begin, length) in enumerate(task["images"]):
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return [(start, f"is damaged ({error}): fetch it again")]
+    target.flush()
+    return [(start + row, reason) for row, reason in damaged]
+
+
+def _decoded(
+    readers: Iterable[Callable[[], bytes]], rules: Rules, damaged: list[tuple[int, str]]
+) -> bytes:
+    """The images one after another; those that fail are noted in `damaged` and left black."""
+    black = np.zeros(rules.shape, dtype=np.uint8)
+    rows = []
+    for row, read in enumerate(readers):
+        try:
+            rows.append(decode(read(), rules).tobytes())
+        except ValueError as error:
+            damaged.append((row, str(error)))
+            rows.append(black.tobytes())
+    return b"".join(rows)
+
+
+def _read(path: str, begin: int, length: int) -> bytes:
+    try:
         with open(path, "rb") as file:
             file.seek(begin)
-            data = file.read(length)
-        try:
-            rows[row] = decode(data, rules)
-        except ValueError as error:
-            damaged.append((task["start"] + row, str(error)))
-    target.seek(offset + task["start"] * rows[0].size)
-    target.write(rows.data)
-    target.flush()
-    return damaged
+            return file.read(length)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror}): restore or delete it") from error
+
+
+def _parquet_rows(
+    path: str, group: int, rules: Rules, damaged: list[tuple[int, str]]
+) -> Iterator[bytes]:
+    """Column `image` of a row group: encoded files (their `bytes`), or nested lists (H, W, C)."""
+    import pyarrow  # pyright: ignore[reportMissingImports]
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
+    channels, height, width = rules.shape
+    column = parquet.ParquetFile(path).read_row_group(group, columns=["image"]).column("image")
+    for chunk in column.chunks:
+        if pyarrow.types.is_struct(chunk.type):
+            values = chunk.field("bytes")
+            yield _decoded((value.as_py for value in values), rules, damaged)
+            continue
+        count = len(chunk)
+        while not pyarrow.types.is_integer(chunk.type):
+            chunk = chunk.storage if isinstance(chunk, pyarrow.ExtensionArray) else chunk.flatten()
+        levels = chunk.to_numpy(zero_copy_only=False)
+        if levels.size != count * height * width * channels or levels.min() < 0:
+            raise ValueError(f"its images are not {height}x{width}x{channels} levels")
+        images = levels.astype(np.uint8).reshape(count, height, width, channels)
+        yield np.moveaxis(images, 3, 1).tobytes()
 
 
 def batch_shape(path: str) -> tuple[int, int]:

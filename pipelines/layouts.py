@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.arrays import batch_labels, map_npy, read_npz, require
 from pipelines.decoding import Rules
-from pipelines.listing import Listing, list_batches, list_folder, list_tar
+from pipelines.listing import Listing, list_batches, list_folder, list_parquet, list_tar
 from pipelines.packing import cache_folder, pack
 from pipelines.raw import DataError, Raw, RawSplit, folder_of
 from pipelines.sources import download
@@ -21,6 +21,7 @@ from pipelines.sources import download
 if TYPE_CHECKING:
     from pipelines.data import DataConfig
 
+_Listed = tuple[dict[str, Listing | None], dict[str, np.ndarray | None], int]
 _RELEASES = {(1_281_149, 49_999): "old", (1_281_167, 50_000): "new"}
 _NAMES = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 
@@ -28,11 +29,12 @@ _NAMES = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": 
 def imagenet(config: DataConfig) -> Raw:
     """Downsampled ImageNet, 64x64 or 32x32, in any layout that it is found in.
 
-    Below `--data-dir`, or one or two folders further down, each split is one of:
+    In `--data-dir`, or in a folder in it, each split is one of:
 
     - a folder `train` of folders of images (labels, where `valid` has folders of the same names)
     - a flat folder `train_64x64` of images, or an uncompressed `train_64x64.tar` of them
     - npz batches `train_data_batch_*.npz` and `val_data.npz` (planar `data`, `labels` from 1)
+    - parquet files `train-*.parquet` with columns `image` and perhaps `label` (needs pyarrow)
     - one array `*train*.npy`, uint8 (N, 64, 64, 3) or (N, 3, 64, 64)
 
     The variant is told by the counts: "old" is the release of A. van den Oord et al., "Pixel
@@ -48,13 +50,12 @@ def imagenet(config: DataConfig) -> Raw:
             has = f"it has {found[other][0].name}, but " if found[other] else ""
             raise DataError(
                 f"{root}: {has}no {split} images were found: expected {split}/<any>/*.png, "
-                f"{split}_{size}x{size}/*.png or .tar, npz batches or {split}.npy"
+                f"{split}_{size}x{size}/*.png or .tar, npz batches, parquet or {split}.npy"
             )
-    listings = {split: _listing(paths) for split, paths in found.items()}
+    listings, labels, num_classes = _listings(root, found)
     counts = {split: _count(found[split], listing) for split, listing in listings.items()}
     listed = " / ".join(f"{count:,} {split}" for split, count in counts.items())
     variant = _RELEASES.get((counts["train"], counts["valid"]), f"subset: {listed}")
-    labels, num_classes = _imagenet_labels(found, listings)
     rules = Rules((1 if config.gray else 3, size, size), convert=config.rgb or config.gray)
     splits = {}
     for split, listing in listings.items():
@@ -126,7 +127,7 @@ def _packed(
     packed = pack(
         listing,
         rules,
-        f"{config.data}-{split}",
+        cache_folder(folder_of(config)) / f"{config.data}-{split}",
         variant=variant,
         limit=config.limit,
         skip_damaged=config.skip_damaged and split == "train",
@@ -154,38 +155,47 @@ def _locate(root: Path, split: str, size: int) -> list[Path]:
             arrays = sorted(path for path in place.glob("*.npy") if name in path.stem.lower())
             if arrays:
                 return arrays[:1]
+            shards = sorted(place.glob(f"{name}-*.parquet"))
+            if shards:
+                return shards
     found = [path for place in _places(root) for path in place.glob(batches)]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """`root` and the folders one and two below it that may lie between it and a split."""
-    if not root.is_dir():
-        return
+    """`root`, and the folders in it that may hold the splits, but are none themselves."""
     yield root
     split_names = {name for names in _NAMES.values() for name in names}
     for below in sorted(path for path in root.iterdir() if path.is_dir()):
         if not below.name.startswith(".") and below.name.split("_")[0] not in split_names:
             yield below
-    for part in sorted(root.glob("*_npz")):  # the release's zips unpack into such folders
-        if part.is_dir() and part.name.split("_")[0] in split_names:
-            yield part
 
 
 def _subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _listing(paths: list[Path]) -> Listing | None:
-    """What lies there, or None for an npy, which needs no packing."""
-    first = paths[0]
-    if first.suffix == ".npy":
-        return None
-    if first.suffix == ".npz":
-        return list_batches(paths)
-    if first.suffix == ".tar":
-        return list_tar(first, cache_folder(first) / f"{first.stem}.index.npz")
-    return list_folder(first)
+def _listings(root: Path, found: dict[str, list[Path]]) -> _Listed:
+    """What every split holds (None for an npy, which needs no packing) and its labels."""
+    listings: dict[str, Listing | None] = {}
+    labels: dict[str, np.ndarray | None] = {}
+    for split, paths in found.items():
+        first = paths[0]
+        if first.suffix == ".npz":
+            listings[split], labels[split] = list_batches(paths), _batch_labels(paths)
+        elif first.suffix == ".parquet":
+            listings[split], labels[split] = list_parquet(paths)
+        elif first.suffix == ".tar":
+            index = cache_folder(root) / f"{first.stem}.index.npz"
+            listings[split], labels[split] = list_tar(first, index), None
+        else:
+            listings[split] = None if first.suffix == ".npy" else list_folder(first)
+            labels[split] = None
+    folders = {s: one for s, one in listings.items() if one and found[s][0].is_dir()}
+    if len(folders) == len(found):
+        return listings, *_folder_labels(folders)
+    known = all(one is not None for one in labels.values())
+    return (listings, labels, 1000) if known else (listings, dict.fromkeys(found), 0)
 
 
 def _count(paths: list[Path], listing: Listing | None) -> int:
@@ -206,23 +216,13 @@ def _npy_pixels(path: Path, size: int) -> np.ndarray:
 # ---- labels ------------------------------------------------------------------------------------
 
 
-def _imagenet_labels(
-    found: dict[str, list[Path]], listings: dict[str, Listing | None]
-) -> tuple[dict[str, np.ndarray | None], int]:
-    if all(paths[0].suffix == ".npz" for paths in found.values()):
-        labels: dict[str, np.ndarray | None] = {}
-        for split, paths in found.items():
-            per_batch = []
-            for path in paths:
-                arrays = read_npz(path, "labels")
-                require(arrays, path, "labels")
-                per_batch.append(batch_labels(path, arrays["labels"], 1000))
-            labels[split] = np.concatenate(per_batch)
-        return labels, 1000
-    folders = {s: one for s, one in listings.items() if one is not None and one.root.is_dir()}
-    if len(folders) < len(listings):
-        return dict.fromkeys(listings), 0
-    return _folder_labels(folders)
+def _batch_labels(paths: list[Path]) -> np.ndarray:
+    labels = []
+    for path in paths:
+        arrays = read_npz(path, "labels")
+        require(arrays, path, "labels")
+        labels.append(batch_labels(path, arrays["labels"], 1000))
+    return np.concatenate(labels)
 
 
 def _folder_labels(listings: dict[str, Listing]) -> tuple[dict[str, np.ndarray | None], int]:

@@ -1,4 +1,4 @@
-"""What encoded images a source holds, in order: files in a folder, tar members, npz batches."""
+"""What encoded images a source holds, in order: files in folders, tars, npz batches, parquet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Listing:
     sizes: np.ndarray  # bytes, int64
     times: np.ndarray  # modification times in ns, int64
     offsets: np.ndarray | None = None  # bytes, int64: where tar members begin
-    rows: np.ndarray | None = None  # int64: images in every npz batch
+    rows: np.ndarray | None = None  # int64: images in every npz batch or parquet row group
+    groups: np.ndarray | None = None  # int64: the row group's number in its parquet file
 
     @property
     def count(self) -> int:
@@ -39,18 +40,19 @@ class Listing:
         return len(self.paths) if self.rows is None else int(self.rows.sum())
 
     def first(self, count: int) -> Listing:
-        """The first `count` images alone; npz batches are not divided."""
-        if self.rows is not None or count >= self.count:
-            return self
-        offsets = None if self.offsets is None else self.offsets[:count]
+        """As few entries as hold the first `count` images."""
+        if self.rows is not None:
+            count = int(np.searchsorted(np.cumsum(self.rows), count)) + 1
         paths, sizes, times = self.paths[:count], self.sizes[:count], self.times[:count]
-        return Listing(self.root, paths, sizes, times, offsets)
+        optional = (self.offsets, self.rows, self.groups)
+        cut = [None if column is None else column[:count] for column in optional]
+        return Listing(self.root, paths, sizes, times, *cut)
 
     def key(self, rules: Rules) -> str:
         """A hash that changes whenever the source, or the way of decoding it, does."""
         digest = hashlib.sha256(json.dumps(rules).encode())
         digest.update("\n".join(self.paths).encode(errors="surrogateescape"))
-        for column in (self.sizes, self.times, self.offsets, self.rows):
+        for column in (self.sizes, self.times, self.offsets, self.rows, self.groups):
             digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
@@ -64,10 +66,19 @@ class Listing:
 
     def tasks(self) -> list[dict[str, Any]]:
         """The work in the pieces that `decoding.fill` understands, each with its `count`."""
+        tasks: list[dict[str, Any]]
         if self.rows is not None:
             starts = (np.cumsum(self.rows) - self.rows).tolist()
-            columns = zip(starts, self.rows.tolist(), self.paths, strict=True)
-            return [{"start": s, "count": n, "batch": str(self.root / p)} for s, n, p in columns]
+            files = [str(self.root / path) for path in self.paths]
+            tasks = [
+                {"start": s, "count": n} for s, n in zip(starts, self.rows.tolist(), strict=True)
+            ]
+            for index, (task, file) in enumerate(zip(tasks, files, strict=True)):
+                if self.groups is None:
+                    task["batch"] = file
+                else:
+                    task |= {"parquet": file, "group": int(self.groups[index])}
+            return tasks
         tasks = []
         for start in range(0, len(self.paths), CHUNK):
             images = self._images(slice(start, start + CHUNK))
@@ -89,7 +100,7 @@ def list_folder(root: Path) -> Listing:
         DataError: there is none
     """
     found: list[tuple[str, int, int]] = []
-    folders = [str(root)]
+    folders, prefix = [str(root)], os.path.join(root, "")
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
@@ -99,7 +110,7 @@ def list_folder(root: Path) -> Listing:
                     folders.append(entry.path)
                 elif entry.name.lower().endswith(EXTENSIONS):
                     status = entry.stat()
-                    name = os.path.relpath(entry.path, root)
+                    name = entry.path[len(prefix) :]
                     found.append((name, status.st_size, status.st_mtime_ns))
     if not found:
         raise DataError(f"{root} holds no images: expected files such as *.png below it")
@@ -170,3 +181,36 @@ def list_batches(paths: Sequence[Path]) -> Listing:
         np.array([state.st_mtime_ns for state in states]),
         rows=np.array(rows),
     )
+
+
+def list_parquet(paths: Sequence[Path]) -> tuple[Listing, np.ndarray | None]:
+    """parquet files with a column `image`, and their column `label`, if they have it.
+
+    Raises:
+        DataError: pyarrow is not installed, or a file is damaged or has no images
+    """
+    try:
+        from pyarrow import ArrowException, parquet  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise DataError(
+            f"{paths[0]} needs pyarrow: pip install 'pixel-decoders[parquet]'"
+        ) from error
+    entries, labels = [], []
+    for path in paths:
+        try:
+            file = parquet.ParquetFile(path)
+            names = file.schema_arrow.names
+            if "image" not in names:
+                raise DataError(f"{path} has no column 'image' (it has {', '.join(names)})")
+            if "label" in names:
+                labels.append(file.read(columns=["label"]).column("label").to_numpy())
+        except (ArrowException, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}): fetch it again") from error
+        state = path.stat()
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            entries.append((path.name, state.st_size, state.st_mtime_ns, rows, group))
+    names, sizes, times, rows, groups = zip(*entries, strict=True)
+    columns = {"rows": np.array(rows), "groups": np.array(groups)}
+    listing = Listing(paths[0].parent, list(names), np.array(sizes), np.array(times), **columns)
+    return listing, np.concatenate(labels).astype(np.int64) if labels else None

@@ -56,7 +56,7 @@ class Damaged(NamedTuple):
 def pack(
     listing: Listing,
     rules: Rules,
-    label: str,
+    target: Path,
     *,
     variant: str = "",
     limit: int = 0,
@@ -68,7 +68,7 @@ def pack(
     Args:
         listing: the source
         rules: what every image must be, and what may be converted
-        label: how files and progress call this set, such as "imagenet64-train"
+        target: folder and first part of the packed file's name, such as …/imagenet64-train
         variant: which release this is, for the sidecar
         limit: the first so many images (0: all), without decoding the others
         skip_damaged: leave damaged images out and list them, instead of raising
@@ -77,14 +77,15 @@ def pack(
     Raises:
         DataError: damaged images, each named with its reason, or no room for the packed set
     """
-    folder = cache_folder(listing.root)
-    whole = folder / f"{label}-{listing.key(rules)[:20]}.npy"
-    if limit and not _is_whole(whole):
+    label = target.name
+    whole = target.with_name(f"{label}-{listing.key(rules)[:20]}.npy")
+    if 0 < limit < listing.count and not _is_whole(whole):
+        label = f"{label}-first-{limit}"
         listing = listing.first(limit)
-        whole = folder / f"{label}-{listing.key(rules)[:20]}.npy"
+        whole = target.with_name(f"{label}-{listing.key(rules)[:20]}.npy")
     if not _is_whole(whole):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{label}.lock"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.with_name(f"{label}.lock")):
             if not _is_whole(whole):  # another process may just have packed it
                 about = {"source": str(listing.root), "variant": variant}
                 _pack(listing, rules, _Part(whole, listing, rules), skip_damaged, workers, about)
@@ -100,14 +101,13 @@ def pack(
 
 
 def cache_folder(source: Path) -> Path:
-    """Where the packed form of `source` is kept: beside it if that may be written, else ~/.cache.
+    """Where the packed form of a folder is kept: inside it if that may be written, else ~/.cache.
 
     The permission bits count even for root, who could write into a folder marked read-only.
     """
-    beside = source if source.is_dir() else source.parent
     bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    if os.access(beside, os.W_OK) and beside.stat().st_mode & bits:
-        return beside / ".packed"
+    if os.access(source, os.W_OK) and source.stat().st_mode & bits:
+        return source / ".packed"
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     owner = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
     return base / "pixel-decoders" / f"{source.name}-{owner}"
@@ -216,17 +216,18 @@ def _pack(
     label = f"packing {part.whole.stem.rsplit('-', 1)[0]}"
     run = _run_here(tasks, setup, rules) if few else _run_workers(tasks, setup, workers or cores())
     shown = Progress(listing.count, label, unit="image", initial=listing.count - left)
-    with contextlib.closing(run), shown as bar:
-        for task, found in run:
-            part.add(task, found)
-            bar.update(task["count"])
-            if not skip_damaged and sum(map(len, part.done.values())) >= _PATIENCE:
-                break
-    part.sync()
+    try:
+        with contextlib.closing(run), shown as bar:
+            for task, found in run:
+                part.add(task, found)
+                bar.update(task["count"])
+                if not skip_damaged and sum(map(len, part.done.values())) >= _PATIENCE:
+                    break
+    finally:
+        part.sync()
     damaged = sorted(one for found in part.done.values() for one in found)
-    if damaged and (not skip_damaged or listing.rows is not None):
-        raise _error(listing, damaged)
-    if len(damaged) == listing.count:
+    can_skip = skip_damaged and listing.rows is None and len(damaged) < listing.count
+    if damaged and not can_skip:
         raise _error(listing, damaged)
     part.finish(about, damaged)
 

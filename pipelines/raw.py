@@ -37,15 +37,27 @@ class Raw(NamedTuple):
     variant: str = ""  # "" | "old" | "new" | "subset: …"
 
 
-def folder_of(config: DataConfig) -> Path:
+def source_of(config: DataConfig) -> Path:
     """The folder or file that `--data-dir` names.
 
     Raises:
-        DataError: there is none, or an empty one
+        DataError: there is none, or an empty folder
     """
     root = Path(config.data_dir).expanduser()
     if not root.exists():
         raise DataError(f"--data-dir {root} does not exist: name the folder that holds the data")
     if root.is_dir() and not any(root.iterdir()):
         raise DataError(f"--data-dir {root} is empty: name the folder that holds the data")
+    return root
+
+
+def folder_of(config: DataConfig) -> Path:
+    """The folder that `--data-dir` names.
+
+    Raises:
+        DataError: there is none, or it is empty or a file
+    """
+    root = source_of(config)
+    if not root.is_dir():
+        raise DataError(f"--data-dir {root} is a file: name the folder in which it lies")
     return root
