@@ -29,7 +29,11 @@ class Likelihood(ABC):
 
     @abstractmethod
     def num_params(self, channels: int) -> int:
-        """P, the number of parameters of a pixel of that many channels."""
+        """P, the number of parameters of a pixel of that many channels.
+
+        Unless `orders_channels`, those of each channel lie together, channel by channel: a decoder
+        that orders the channels shows each block of P / C parameters the earlier channels.
+        """
 
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
@@ -220,7 +224,8 @@ class DiscretizedLogisticMixture(Discrete):
 class DiagonalGaussian(Likelihood):
     """Independent normal distributions, for maps of continuous latents.
 
-    The parameters are C means and C log standard deviations, kept within (-bound, bound) by a tanh.
+    The parameters are a mean and a log standard deviation of each channel in turn, (B, 2 * C, *S),
+    the latter kept within (-bound, bound) by a tanh.
 
     >>> head = DiagonalGaussian()
     >>> head.log_prob(torch.zeros(1, 2), torch.zeros(1, 1)).item()
@@ -237,7 +242,7 @@ class DiagonalGaussian(Likelihood):
         return 2 * channels
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        mean, log_std = at_least_float32(params).chunk(2, dim=1)
+        mean, log_std = at_least_float32(params).unflatten(1, (-1, 2)).unbind(2)
         log_std = self._bounded(log_std)
         z = (x - mean) * torch.exp(-log_std)
         return -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
@@ -245,7 +250,7 @@ class DiagonalGaussian(Likelihood):
     def sample(
         self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
     ) -> Tensor:
-        mean, log_std = (part[:, channel] for part in at_least_float32(params).chunk(2, dim=1))
+        mean, log_std = at_least_float32(params)[:, 2 * channel : 2 * channel + 2].unbind(1)
         tiny = torch.finfo(torch.float64).eps
         normal = torch.special.ndtri(noise.double().clamp(tiny, 1 - tiny)).to(mean.dtype)
         return mean + temperature * self._bounded(log_std).exp() * normal
