@@ -5,9 +5,8 @@
     checkpoints/step-000001000-HASH.pt everything that resuming needs; HASH is its own checksum
     metrics.jsonl, nonfinite.jsonl     one JSON object a line
 
-Every file is written beside its target, flushed, synced and renamed over it, and then the folder is
-synced: at every moment the target is the old file or the new one, whole. The checksum stands in the
-checkpoint's name, so that the two come into being together.
+Every file is written atomically. The checksum stands in the checkpoint's name, so that the two come
+into being together.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,63 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from pipelines.atomic import CheckpointError, warn, write_atomic, write_text
+
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "weights.safetensors", "checkpoints"
 FORMAT = 1  # of a checkpoint; raise it when its contents change
 DIGITS = 16  # of the SHA-256 in a checkpoint's name
 
 
-class CheckpointError(ValueError):
-    """Something is wrong with a run directory; the message says what, and what to do."""
-
-
-def warn(message: str) -> None:
-    """Say something that nobody should miss, on standard error."""
-    print(f"WARNING: {message}", file=sys.stderr, flush=True)
-
-
-# Atomic files
-
-
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Let `write` fill a file that replaces `path` all at once, or not at all.
-
-    Where `write` returns a string, that is the file's name in place of the path's: a checksum is
-    known only after writing.
-
-    Raises:
-        CheckpointError: the disk is full, the folder read-only, …; `path` is as it was.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            name = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        target = path.with_name(name) if isinstance(name, str) else path
-        os.replace(beside, target)
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; what was saved before is untouched: "
-            "make room or make the folder writable, then go on with --resume"
-        ) from error
-    return target
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+# The directory and its config
 
 
 def remove_leftovers(run_dir: Path) -> None:
@@ -91,9 +39,6 @@ def remove_leftovers(run_dir: Path) -> None:
         for leftover in folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
-
-
-# The directory and its config
 
 
 def prepare(run_dir: Path, *, resume: bool) -> Path:
@@ -303,7 +248,8 @@ def newest_valid(run_dir: Path) -> Path | None:
                 path.rename(path.with_name(path.name + ".damaged"))
     if found:
         raise CheckpointError(
-            f"every checkpoint in {run_dir / CHECKPOINTS} is damaged; begin again with another --out"
+            f"every checkpoint in {run_dir / CHECKPOINTS} is damaged; "
+            "begin again with another --out"
         )
     return None
 
@@ -339,7 +285,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from pipelines.checkpoint import CheckpointError
+from pipelines.atomic import CheckpointError
 from pipelines.config import TrainConfig
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def _shard(module: nn.Module, _: object) -> nn.Module:
+def _shard(module: nn.Module, _: object) -> Any:
     """Lay a module's parameters out in pieces over all processes (FSDP2, in place)."""
     from torch.distributed.fsdp import fully_shard  # absent where torch has no distributed package
 

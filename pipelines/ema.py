@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -74,12 +75,12 @@ class EMA:
         """Move towards the model's weights, after an optimiser step that went well."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        own = list(self.module.parameters())
+        own: list[Tensor] = list(self.module.parameters())
         theirs = [
             whole(new.detach()).to(old.dtype)
             for old, new in zip(own, model.parameters(), strict=True)
         ]
-        torch._foreach_lerp_(own, theirs, 1 - decay)
+        get_ema_multi_avg_fn(decay)(own, theirs, self.updates)
         self._copy_buffers(model, self.module)
 
     @torch.no_grad()

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from pipelines.checkpoint import write_text
+from eval.nll import bits_per_dim
+from pipelines.atomic import write_text
 
 METRICS, NONFINITE, EVENTS = "metrics.jsonl", "nonfinite.jsonl", "tensorboard"
 
@@ -90,3 +92,47 @@ class Logs:
         if self.metrics is not None and self.events is not None:
             self.metrics.close()
             self.events.close()
+
+
+class Window:
+    """Sums since the last line of metrics, and the line that they make.
+
+    >>> window = Window()
+    >>> window.add([10.0, 8.0, 4.0], norm=0.5, images=2)
+    >>> figures = window.take(dims=8)
+    >>> [figures[name] for name in ("nats", "distortion", "rate", "objective", "grad_norm")]
+    [6.0, 4.0, 2.0, 5.0, 0.5]
+    """
+
+    def __init__(self) -> None:
+        self.state: list[float] = []  # surrogate, distortion, rates, norm, images, steps
+        self.began = time.monotonic()
+
+    def add(self, sums: Sequence[float], norm: float, images: int) -> None:
+        """One step: sums over its images of surrogate, distortion and each level's rate (nats)."""
+        new = [*sums, norm, float(images), 1.0]
+        self.state = [a + b for a, b in zip(self.state or [0.0] * len(new), new, strict=True)]
+
+    def take(self, dims: int) -> dict[str, Any]:
+        """The means, of the true bound and of what was minimised in its place; then begin anew.
+
+        Args:
+            dims: sub-pixels of an image, for bits/dim.
+        """
+        if not self.state:
+            return {}
+        objective, distortion, *rates, norm, images, steps = self.state
+        nats = (distortion + sum(rates)) / images
+        figures = {
+            "nats": nats,
+            "bits_per_dim": bits_per_dim(nats, dims),
+            "distortion": distortion / images,
+            "rate": sum(rates) / images,
+            "objective": objective / images,
+            "grad_norm": norm / steps,
+            "images_per_second": images / max(time.monotonic() - self.began, 1e-9),
+        }
+        for level, rate in enumerate(rates if len(rates) > 1 else []):
+            figures[f"rate_{level}"] = rate / images
+        self.state, self.began = [], time.monotonic()
+        return figures

@@ -18,26 +18,23 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
-from torch import Tensor, nn
+from torch import nn
 
-from eval.nll import bits_per_dim
 from pipelines import checkpoint
 from pipelines.config import MAY_DIFFER, TrainConfig
 from pipelines.devices import make_fabric, on_main
-from pipelines.ema import EMA, like, whole, whole_state
-from pipelines.logs import Logs
-from pipelines.objective import adjust, kl_weights, level_rates, surrogate
+from pipelines.logs import NONFINITE, Logs, Window
 from pipelines.progress import Progress
-from pipelines.schedule import TrainingImages, Work, ahead, learning_rate, seed_step, work
+from pipelines.schedule import TrainingImages, Work, ahead, work
 from pipelines.signals import Interrupts, resume_command
+from pipelines.step import Outcome, Stepper
 
 __all__ = ["FitResult", "NonFiniteError", "TrainConfig", "fit", "make_fabric", "on_main"]
 
@@ -108,7 +105,7 @@ def fit(
 
 
 class _Training:
-    """A run in progress: what the checkpoint holds, and the step that carries it on."""
+    """A run in progress: steps, and between them logs, evaluations and checkpoints."""
 
     def __init__(
         self,
@@ -122,75 +119,65 @@ class _Training:
     ) -> None:
         self.fabric, self.images, self.config, self.run_dir = fabric, images, config, run_dir
         self.evaluate, self.pictures = evaluate, pictures
+        self.main = fabric.is_global_zero
         self.total = config.total_steps(len(images))
-        self.ema = EMA(model, config.ema)
-        self.ema.module.to(fabric.device)
-        self.plain = model
-        self.model = fabric.setup_module(torch.compile(model) if config.compile else model)
-        self.optimizer = fabric.setup_optimizers(_optimizer(self.plain, config))
-        self.ema.copy(self.plain)
+        self.stepper = Stepper(fabric, model, config, self.total)
         self.interrupts = Interrupts()
-        # all that follows is in the checkpoint
-        self.step = 0  # steps done
-        self.window: list[float] = []  # sums since the last line of metrics
-        self.scales: tuple[float, ...] = ()  # of soft free bits, one per level
+        self.window = Window()
         self.best: dict[str, Any] | None = None
         self.evaluated = 0  # the step of the last evaluation
         self.skipped = self.skipped_in_a_row = 0
-        self.seconds = 0.0
+        self.seconds = 0.0  # of earlier parts of this run
+        self.saved = -1  # the step of the last checkpoint
+        self.metrics: dict[str, Any] = {}
 
-    # The run
+    @property
+    def step(self) -> int:
+        return self.stepper.step
 
     def run(self) -> FitResult:
+        on_main(self.fabric, lambda: checkpoint.remove_leftovers(self.run_dir))
         if self.config.resume:
             self._restore()
-        else:
-            on_main(self.fabric, lambda: checkpoint.remove_leftovers(self.run_dir))
-        main = self.fabric.is_global_zero
-        self.began = time.monotonic() - self.seconds
-        self.saved = self.step if self.step else -1
-        self.metrics: dict[str, Any] = {}
-        self.window_began = time.monotonic()
+        self.began = time.monotonic()
         with contextlib.ExitStack() as stack:
-            self.logs = stack.enter_context(Logs(self.run_dir, step=self.step, enabled=main))
+            self.logs = stack.enter_context(Logs(self.run_dir, step=self.step, enabled=self.main))
             stack.enter_context(self.interrupts)
-            bar = stack.enter_context(
-                Progress(self.total, "train", initial=self.step, enabled=main and self.total > 0)
-            )
-            profiler = self._profiler(stack) if self.config.profile and main else None
+            profiler = self._profiler(stack) if self.config.profile and self.main else None
+            show = self.main and self.total > 0
+            bar = Progress(self.total, "train", initial=self.step, enabled=show)
+            stack.enter_context(bar)
             self._evaluate_if_due()  # a signal may have come between a step and its evaluation
             for job in ahead(self._read, self.step, self.total):
-                stop = self._take_step(job)
-                self._log_if_due()
+                outcome = self.stepper.take(job, self.interrupts.flags)
+                self._note(job, outcome)
                 bar.update(1, **self._figures_for_bar())
                 if profiler is not None:
                     profiler.step()
-                if stop:
-                    self._leave(stop)
+                if any(outcome.flags):
+                    self._leave(130 if outcome.flags[0] else 143)
                 if self._evaluate_if_due() or self._due(self.config.checkpoint_every):
                     self._save()
             if self.saved != self.step:
                 self._save()
-        on_main(self.fabric, self._save_weights)
-        return FitResult(self.ema.module, self.step, self._time(), self.metrics, self.best)
+        return FitResult(self.stepper.averaged(), self.step, self._time(), self.metrics, self.best)
 
     def _read(self, step: int) -> Work:
-        config, fabric = self.config, self.fabric
         return work(
             self.images,
             step,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            rank=fabric.global_rank,
-            world=fabric.world_size,
-            accumulate=config.accumulate,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            accumulate=self.config.accumulate,
         )
 
     def _due(self, every: int) -> bool:
-        return every > 0 and self.step % every == 0
+        return every > 0 and self.step > 0 and self.step % every == 0
 
     def _time(self) -> float:
-        return time.monotonic() - self.began
+        return self.seconds + time.monotonic() - self.began
 
     def _profiler(self, stack: contextlib.ExitStack) -> torch.profiler.profile:
         path = self.run_dir / "trace.json"
@@ -201,203 +188,74 @@ class _Training:
             )
         )
 
-    # One step
+    # What is seen of a step
 
-    def _take_step(self, job: Work) -> int:
-        """Do one step. Returns the exit code if a signal says that it is the last, or 0."""
-        sums = self._backward(job)
-        norm = self._clip()
-        flags = sums.new_tensor(self.interrupts.flags)
-        mine = torch.cat([sums, norm.to(sums).reshape(1) / self.fabric.world_size, flags])
-        *totals, norm_, interrupted, terminated = self._sum(mine).tolist()
-        if all(map(math.isfinite, [*totals, norm_])):
-            self._descend(totals, norm_, len(job.indices))
-        elif all(map(math.isfinite, totals)) and self._lower_loss_scale():
-            pass  # an overflow of float16's gradients, which the next step's lower scale avoids
+    def _note(self, job: Work, outcome: Outcome) -> None:
+        """Metrics, when they are due; or a record of a step that could not be taken."""
+        if outcome.status == "nonfinite":
+            self._meet_nonfinite(job, outcome)
         else:
-            self._meet_nonfinite(job, totals, norm_)
-        self.optimizer.zero_grad()
-        self.step += 1
-        return 143 if terminated else 130 if interrupted else 0
-
-    def _backward(self, job: Work) -> Tensor:
-        """Accumulate the gradient of the global batch's mean.
-
-        Returns:
-            float64 sums over this process's images: surrogate, distortion, rate of each level.
-        """
-        config, fabric = self.config, self.fabric
-        self.model.train()
-        means = self._mean_rates_ahead(job)
-        sums: Any = 0.0
-        for number, part in enumerate(job.parts):
-            last = number == len(job.parts) - 1
-            seed_step(config.seed, self.step, fabric.global_rank, number)
-            x, y = fabric.to_device((part.x, part.y))
-            with fabric.no_backward_sync(self.model, enabled=not last):
-                terms = self.model(x, y)
-                rates = level_rates(terms)
-                if config.free_bits > 0 and means is None:
-                    means = self._sum(self._exact(rates) * job.weight) / len(job.indices)
-                loss = surrogate(
-                    terms,
-                    self._kl_weights(len(rates)),
-                    free_bits=config.free_bits,
-                    mean_rates=means,
-                )
-                # the processes' gradients are averaged, hence the factor world_size
-                share = job.weight * fabric.world_size / len(job.indices)
-                fabric.backward(loss.sum() * share)
-            figures = torch.stack([loss.detach(), terms.distortion.detach(), *rates.detach()])
-            sums = sums + self._exact(figures) * job.weight
-        self._dims = x[0].numel()
-        return sums
-
-    def _mean_rates_ahead(self, job: Work) -> Tensor | None:
-        """Each level's mean rate over the global batch, where free bits need it before backward.
-
-        In a split batch no part knows it, so this takes one more forward pass of all of them.
-        """
-        if self.config.free_bits == 0 or self.config.accumulate == 1:
-            return None
-        sums: Any = 0.0
-        for number, part in enumerate(job.parts):
-            seed_step(self.config.seed, self.step, self.fabric.global_rank, number)
-            x, y = self.fabric.to_device((part.x, part.y))
-            with torch.no_grad():
-                sums = sums + self._exact(level_rates(self.model(x, y))) * job.weight
-        return self._sum(sums) / len(job.indices)
-
-    def _exact(self, figures: Tensor) -> Tensor:
-        """Sums over the examples of (…, B) figures, in float64 where the device has it."""
-        dtype = torch.float32 if figures.device.type == "mps" else torch.float64
-        return figures.detach().to(dtype).sum(-1)
-
-    def _sum(self, tensor: Tensor) -> Tensor:
-        return self.fabric.all_reduce(tensor, reduce_op="sum")  # pyright: ignore
-
-    def _kl_weights(self, levels: int) -> list[float]:
-        config = self.config
-        if config.soft_free_bits > 0 and not self.scales:
-            self.scales = (1.0,) * levels
-        weights = kl_weights(self.step, levels, config.kl_warmup, config.kl_warmup_top)
-        return [a * b for a, b in zip(weights, self.scales or (1.0,) * levels, strict=True)]
-
-    def _clip(self) -> Tensor:
-        """The norm of the whole gradient, which is then clipped."""
-        norm = self.fabric.clip_gradients(
-            self.model,
-            self.optimizer,
-            max_norm=self.config.grad_clip or math.inf,
-            error_if_nonfinite=False,
-        )
-        assert norm is not None  # it is None only where Fabric clips by value
-        return whole(norm)
-
-    def _descend(self, totals: list[float], norm: float, size: int) -> None:
-        config = self.config
-        rate = learning_rate(
-            self.step,
-            self.total,
-            peak=config.learning_rate,
-            warmup=config.warmup_steps,
-            decay=config.lr_decay,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.ema.update(self.plain)
-        self.skipped_in_a_row = 0
-        if config.soft_free_bits > 0:
-            means = [total / size for total in totals[2:]]
-            self.scales = adjust(self.scales, means, config.soft_free_bits)
-        new = [*totals, norm, float(size), 1.0]
-        self.window = [a + b for a, b in zip(self.window or [0.0] * len(new), new, strict=True)]
-
-    def _lower_loss_scale(self) -> bool:
-        """With float16, let the gradient scaler do its work; False if it has no room left."""
-        precision = self.fabric.strategy.precision
-        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
-        if scaler is None or scaler.get_scale() < 1:
-            return False
-        self.optimizer.step()  # the scaler leaves the weights alone and lowers its scale
-        return True
-
-    def _meet_nonfinite(self, job: Work, totals: list[float], norm: float) -> None:
-        """Put a step that can't be taken on record; then raise, or leave it out."""
-        self.ema.restore_buffers(self.plain)  # the forward pass may have spoilt running statistics
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        loss = totals[0] / len(job.indices)
-        record = {
-            "last_good_step": self.step - self.skipped_in_a_row + 1,
-            "loss": loss if math.isfinite(loss) else str(loss),
-            "grad_norm": norm if math.isfinite(norm) else str(norm),
-            "indices": job.indices.tolist(),
-            "action": self.config.on_nonfinite,
-        }
-        self.logs.nonfinite(self.step + 1, record)
-        if self.config.on_nonfinite == "skip" and self.skipped_in_a_row < MOST_SKIPS:
-            return
-        self.optimizer.zero_grad()
-        self._save()
-        raise NonFiniteError(
-            f"step {self.step + 1} has a loss of {loss} and a gradient of norm {norm}, so it was "
-            f"not taken; the weights of step {self.step} are saved, and the batch is on record in "
-            f"{self.run_dir / 'nonfinite.jsonl'}: lower --learning-rate, or go on with "
-            "--resume --on-nonfinite skip"
-        )
-
-    # What is seen of it
-
-    def _log_if_due(self) -> None:
-        if not self._due(self.config.log_every) and self.step != self.total:
-            return
-        figures: dict[str, Any] = {"skipped": self.skipped} if self.skipped else {}
-        if self.window:
-            figures |= self._figures()
-        figures["seconds"] = self._time()
-        self.logs.write(self.step, figures)
-        self.metrics = {"step": self.step, **figures}
-        self.window, self.window_began = [], time.monotonic()
-
-    def _figures(self) -> dict[str, Any]:
-        """Means since the last line: the true bound, and what was minimised in its place."""
-        loss, distortion, *rates, norm, count, steps = self.window
-        nats = (distortion + sum(rates)) / count
-        figures: dict[str, Any] = {
-            "nats": nats,
-            "bits_per_dim": bits_per_dim(nats, self._dims),
-            "distortion": distortion / count,
-            "rate": sum(rates) / count,
-            "objective": loss / count,
-            "grad_norm": norm / steps,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": count / max(time.monotonic() - self.window_began, 1e-9),
-        }
-        for level, rate in enumerate(rates if len(rates) > 1 else []):
-            figures[f"rate_{level}"] = rate / count
-        for level, scale in enumerate(self.scales):
-            figures[f"kl_scale_{level}"] = scale
-        return figures
+            self.skipped_in_a_row = 0
+        if outcome.status == "taken":
+            self.window.add(outcome.sums, outcome.norm, len(job.indices))
+        if self._due(self.config.log_every) or self.step == self.total:
+            figures = self.window.take(dims=job.parts[0].x[0].numel())
+            figures |= {
+                "learning_rate": self.stepper.learning_rate,
+                "skipped": self.skipped,
+                "seconds": self._time(),
+            }
+            if self.config.soft_free_bits > 0:
+                for level, scale in enumerate(self.stepper.scales):
+                    figures[f"kl_scale_{level}"] = scale
+            self.logs.write(self.step, figures)
+            self.metrics = {"step": self.step, **figures}
 
     def _figures_for_bar(self) -> dict[str, float]:
         return {"bits/dim": self.metrics["bits_per_dim"]} if "bits_per_dim" in self.metrics else {}
 
+    def _meet_nonfinite(self, job: Work, outcome: Outcome) -> None:
+        """Put the step on record; then raise, or leave it out."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        last_good = self.step - self.skipped_in_a_row
+        loss, norm = outcome.sums[0] / len(job.indices), outcome.norm
+        self.logs.nonfinite(
+            self.step,
+            {
+                "last_good_step": last_good,
+                "loss": loss if math.isfinite(loss) else str(loss),
+                "grad_norm": norm if math.isfinite(norm) else str(norm),
+                "indices": job.indices.tolist(),
+                "action": self.config.on_nonfinite,
+            },
+        )
+        if self.config.on_nonfinite == "skip" and self.skipped_in_a_row < MOST_SKIPS:
+            return
+        self.stepper.step -= 1  # it was not done: a resumed run meets it again
+        self.skipped -= 1
+        self.skipped_in_a_row -= 1
+        self._save()
+        raise NonFiniteError(
+            f"step {self.step + 1} has a loss of {loss} and a gradient of norm {norm}, so it was "
+            f"not taken; the weights of step {last_good} are saved and the batch is on record in "
+            f"{self.run_dir / NONFINITE}: lower --learning-rate in a new run, or go on with "
+            "--resume --on-nonfinite skip"
+        )
+
     def _evaluate_if_due(self) -> bool:
         """Score the averaged model; True if it is the best so far, and so to be kept."""
         every = self.config.eval_every
-        at_end = every > 0 and self.step == self.total
-        if self.evaluate is None or self.step == self.evaluated:
+        due = self._due(every) or (every > 0 and self.step == self.total)
+        if self.evaluate is None or not due or self.step == self.evaluated:
             return False
-        if not (self._due(every) or at_end):
-            return False
-        scores = self.fabric.broadcast(dict(self.evaluate(self.ema.module)))
+        model = self.stepper.averaged()
+        scores = self.fabric.broadcast(dict(self.evaluate(model)))
         self.evaluated = self.step
         self.logs.write(self.step, {f"valid/{name}": value for name, value in scores.items()})
-        if self.pictures is not None and self.fabric.is_global_zero:
-            for name, image in self.pictures(self.ema.module).items():
-                self.logs.picture(self.step, name, image)
+        if self.pictures is not None and self.main:
+            for name, picture in self.pictures(model).items():
+                self.logs.picture(self.step, name, picture)
         if self.best is not None and scores[SCORE] >= self.best[SCORE]:
             return False
         self.best = {"step": self.step, SCORE: float(scores[SCORE])}
@@ -405,84 +263,46 @@ class _Training:
 
     # What lasts
 
-    def _state(self) -> dict[str, Any]:
-        """The checkpoint; all processes put it together, for parameters that lie in pieces."""
-        return {
-            "step": self.step,
-            "model": whole_state(self.plain.state_dict()),
-            "ema": self.ema.module.state_dict(),
-            "ema_updates": self.ema.updates,
-            "optimizer": whole_state(self.optimizer.state_dict()),
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "window": self.window,
-            "scales": list(self.scales),
+    def _save(self) -> None:
+        """Write a checkpoint and the averaged weights; an error is raised in every process."""
+        state = self.stepper.state() | {
+            "window": self.window.state,
             "best": self.best,
             "evaluated": self.evaluated,
             "skipped": [self.skipped, self.skipped_in_a_row],
             "seconds": self._time(),
-            "config": asdict(self.config),
+            "config": _training_fields(self.config),
             "data": self.images.fingerprint,
         }
-
-    def _save(self) -> None:
-        """Write a checkpoint and the averaged weights; an error is raised in every process."""
-        state = self._state()
         best = self.best["step"] if self.best else None
 
         def write() -> None:
             self.logs.sync()
             keep = self.config.keep_checkpoints
             checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
-            self._save_weights()
+            checkpoint.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
 
         on_main(self.fabric, write)
         self.saved = self.step
 
-    def _save_weights(self) -> None:
-        checkpoint.save_weights(self.run_dir, self.ema.module, step=self.step)
-
     def _restore(self) -> None:
         """Go on from the newest valid checkpoint, or from the beginning if there is none yet."""
-
-        def find() -> Path | None:
-            checkpoint.remove_leftovers(self.run_dir)
-            return checkpoint.newest_valid(self.run_dir)
-
-        path = on_main(self.fabric, find)
+        path = on_main(self.fabric, lambda: checkpoint.newest_valid(self.run_dir))
         if path is None:
             self._say(f"{self.run_dir} has no checkpoint yet: beginning at step 0")
             return
         state = checkpoint.read_state(path)
         checkpoint.check_same(
             {**state["config"], "training set": state["data"]},
-            {**asdict(self.config), "training set": self.images.fingerprint},
+            {**_training_fields(self.config), "training set": self.images.fingerprint},
             source=path,
             may_differ=MAY_DIFFER,
         )
-        own = self.plain.state_dict()
-        tensors = {
-            name: like(tensor, own[name]) if name in own else tensor
-            for name, tensor in state["model"].items()
-        }
-        checkpoint.load_into(self.plain, tensors, path)
-        checkpoint.load_into(self.ema.module, state["ema"], path)
-        self._load_optimizer(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.ema.updates, self.window = state["ema_updates"], state["window"]
-        self.scales, self.best = tuple(state["scales"]), state["best"]
-        self.evaluated = state["evaluated"]
+        self.stepper.load(state, path)
+        self.window.state, self.best = state["window"], state["best"]
+        self.evaluated, self.seconds = state["evaluated"], state["seconds"]
         self.skipped, self.skipped_in_a_row = state["skipped"]
         self._say(f"resuming from step {self.step} of {self.total} ({path})")
-
-    def _load_optimizer(self, state: dict[str, Any]) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, slots in state["state"].items():
-            parameter = parameters[number]
-            for name, value in slots.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    slots[name] = like(value, parameter)
-        self.optimizer.load_state_dict(state)
 
     def _leave(self, code: int) -> None:
         """Save and exit, after a signal that some process got."""
@@ -491,17 +311,13 @@ class _Training:
             f"stopped after step {self.step} of {self.total}, and saved; go on with\n"
             f"  {resume_command(self.run_dir)}"
         )
-        raise SystemExit(code if self.fabric.is_global_zero else 0)
+        raise SystemExit(code if self.main else 0)
 
     def _say(self, message: str) -> None:
-        if self.fabric.is_global_zero:
+        if self.main:
             print(message, file=sys.stderr, flush=True)
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)
+def _training_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields of TrainConfig, without those that a pipeline's own config may add."""
+    return {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
