@@ -314,12 +314,12 @@ def _is_whole(whole: Path) -> bool:
 
 
 def _error(listing: Listing, damaged: list[Damaged]) -> DataError:
-    first, others = damaged[0], damaged[1:_SHOWN]
+    first, others = damaged[0], damaged[1:]
     message = f"{listing.name(first.row)} {first.reason}"
     if others:
-        names = ", ".join(listing.name(one.row) for one in others)
-        rest = len(damaged) - 1
-        message += f"; and {rest} more, among them {names}" if rest > len(others) else f"; {names}"
+        names = [listing.name(one.row) for one in others[:_SHOWN]]
+        names += ["…"] if len(others) > _SHOWN else []
+        message += f"; {len(others):,} more cannot be used: {', '.join(names)}"
     return DataError(message)
 
 
