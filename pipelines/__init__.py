@@ -1,1 +1,3 @@
 """Pipelines: the commands that train, score and sample models."""
+
+__version__ = "0.1.0"

@@ -97,12 +97,12 @@ class Model(nn.Module):
     def prior_code(
         self, num: int, y: Annotation = None, *, generator: torch.Generator | None = None
     ) -> Tensor | None:
-        """Codes h to draw images from: of the prior, of y, or None for an unconditional model."""
+        """Codes h to draw images from: of y, of the prior, or None for an unconditional model."""
         if self.encoder is None:
             return None
-        if y is not None:
-            return self.encoder(None, y).h
-        return self.encoder.sample_prior(num, generator)
+        if self.kind == "bound" or y is None:
+            return self.encoder.sample_prior(num, generator)
+        return self.encoder(None, y).h
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Annotation = None, **options: Any) -> Tensor:

@@ -1,0 +1,52 @@
+"""Train an autoencoder: a convolutional encoder gives a code, and the decoder is a PixelCNN.
+
+What is reported is log p(x | h(x)), "given code": the code itself is free, so this is no likelihood
+of x, and is never ranked beside one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from encoders import ConvEncoder
+from pipelines.model import Model
+from pipelines.networks import ImageSpec, make_decoder
+from pipelines.run import RunConfig, UserError, main
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Flags of `python -m pipelines.autoencoder`."""
+
+    code_dim: int = 10
+    """Numbers in the code h."""
+    encoder_channels: int = 32
+    """Features of the encoder at full size; doubled with each halving, up to four times."""
+
+
+PRESETS = {
+    "digits": Config(
+        data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=5, kernel_size=3,
+        first_kernel_size=5, learning_rate=3e-3, lr_decay="cosine", ema=0.99,
+    ),
+}  # fmt: skip
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """The model that the flags ask for."""
+    if config.condition != "none":
+        raise UserError(
+            f"expected --condition none for an autoencoder, got {config.condition}: "
+            "pipelines.pixelcnn is conditioned on annotations"
+        )
+    encoder = ConvEncoder(
+        spec.image_shape,
+        num_levels=spec.num_levels,
+        code_shape=(config.code_dim,),
+        hidden_channels=config.encoder_channels,
+    )
+    return Model(make_decoder(config, spec, encoder.code_shape), encoder)
+
+
+if __name__ == "__main__":
+    main("autoencoder", Config, PRESETS, build)

@@ -1,0 +1,117 @@
+"""Train a PixelVAE: a variational autoencoder whose decoder is a PixelCNN.
+
+The result is a bound on the negative log-likelihood of every test image, the ELBO at full weight
+whatever was minimised in training, split into rate and distortion, and beside it the tighter
+importance-weighted estimate.
+
+Source: Gulrajani et al.: PixelVAE: A Latent Variable Model for Natural Images (2016),
+https://arxiv.org/abs/1611.05013
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from decoders import DiagonalGaussian, GatedPixelCNN
+from encoders import GaussianEncoder, HierarchicalEncoder, Upsample
+from encoders.base import Encoder
+from pipelines.model import Model
+from pipelines.networks import ImageSpec, make_decoder
+from pipelines.run import RunConfig, UserError, main
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Flags of `python -m pipelines.pixelvae`."""
+
+    latent_dim: int = 16
+    """Dimensions of the (top) latent vector."""
+    latent_to: Literal["layers", "map"] = "layers"
+    """How a single latent reaches the decoder: as a bias in each layer, or upsampled to a map."""
+    map_channels: int = 16
+    """Channels of that map, or of the one that the lower of two levels is upsampled to."""
+    levels_of_latents: Literal[1, 2] = 1
+    """One latent vector; or two levels, a vector over a map with a PixelCNN prior."""
+    latent_map: tuple[int, int, int] = (16, 8, 8)
+    """Channels, height and width of the lower of two levels."""
+    prior_channels: int = 32
+    """Features of the PixelCNN prior over the lower level."""
+    prior_layers: int = 3
+    """Layers of that prior."""
+    encoder_channels: int = 32
+    """Features of the encoder at full size; doubled with each halving, up to four times."""
+    encoder_blocks: int = 1
+    """Residual blocks of the encoder at each size."""
+    posterior_scale: Literal["exp", "softsign"] = "exp"
+    """The posterior's standard deviation: exp(s), or (softsign(s) + 1) / 2, which stays below 1."""
+
+
+PRESETS = {
+    "digits": Config(
+        data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=3, kernel_size=3,
+        first_kernel_size=3, learning_rate=3e-3, lr_decay="cosine", ema=0.99, latent_dim=8,
+        kl_warmup=300,
+    ),
+}  # fmt: skip
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """The model that the flags ask for."""
+    if config.condition != "none":
+        raise UserError(
+            f"expected --condition none for a PixelVAE, got {config.condition}: "
+            "pipelines.pixelcnn is conditioned on annotations"
+        )
+    encoder = _two_levels(config, spec) if config.levels_of_latents == 2 else _one(config, spec)
+    return Model(make_decoder(config, spec, encoder.code_shape), encoder)
+
+
+def _one(config: Config, spec: ImageSpec) -> Encoder:
+    _, height, width = spec.image_shape
+    upsample = None
+    if config.latent_to == "map":
+        upsample = Upsample((config.latent_dim,), (config.map_channels, height, width))
+    return GaussianEncoder(
+        spec.image_shape,
+        config.latent_dim,
+        num_levels=spec.num_levels,
+        hidden_channels=config.encoder_channels,
+        num_blocks=config.encoder_blocks,
+        embedding_dim=config.embedding_dim,
+        scale=config.posterior_scale,
+        upsample=upsample,
+    )
+
+
+def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
+    """A vector z2 and a map z1, whose prior p(z1 | z2) is itself a gated PixelCNN."""
+    _, height, width = spec.image_shape
+    shape = config.latent_map
+    prior = GatedPixelCNN(
+        shape,
+        cond_shape=(config.prior_channels, *shape[1:]),
+        hidden_channels=config.prior_channels,
+        num_layers=config.prior_layers,
+        kernel_size=3,
+        first_kernel_size=5,
+        likelihood=DiagonalGaussian(),
+        color_order="independent",
+    )
+    return HierarchicalEncoder(
+        spec.image_shape,
+        map_shape=shape,
+        latent_dim=config.latent_dim,
+        prior=prior,
+        num_levels=spec.num_levels,
+        hidden_channels=config.encoder_channels,
+        num_blocks=config.encoder_blocks,
+        embedding_dim=config.embedding_dim,
+        scale=config.posterior_scale,
+        prior_upsample=Upsample((config.latent_dim,), prior.cond_shape),
+        upsample=Upsample(shape, (config.map_channels, height, width)),
+    )
+
+
+if __name__ == "__main__":
+    main("pixelvae", Config, PRESETS, build)

@@ -1,0 +1,240 @@
+"""What every training command does: read the flags, train, score, draw, and report.
+
+command line ─ tyro ─> Config ─ load ─> Splits ─ build ─> Model ─ fit ─> weights
+                                                   score, pictures ─> result.json, a table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import tyro
+
+from pipelines import __version__, checkpoint, outcome, scoring
+from pipelines.checkpoint import CheckpointError
+from pipelines.config import TrainConfig
+from pipelines.data import DataConfig, DataError, load
+from pipelines.model import Model
+from pipelines.networks import DecoderConfig, ImageSpec
+from pipelines.train import NonFiniteError, fit, make_fabric
+
+PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
+
+
+class UserError(ValueError):
+    """Flags that don't fit together; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class RunConfig(DecoderConfig, TrainConfig, DataConfig):
+    """The flags that all training commands share."""
+
+    score_batch: int = 256
+    """Images scored at once; the score does not depend on it."""
+    importance_samples: int = 100
+    """K of the importance-weighted estimate beside a bound (0: none)."""
+    num_samples: int = 64
+    """About how many samples to draw in the end (0: no pictures)."""
+    name: str = ""
+    """What result tables call this run (default: the model's name)."""
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def main(
+    pipeline: str,
+    config_class: type[C],
+    presets: Mapping[str, C],
+    build: Callable[[C, ImageSpec], Model],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Run a training command: exit code 0, or 2 and one sentence for what a user can mend."""
+    with exit_codes():
+        config = parse(pipeline, config_class, presets, argv)
+        run(pipeline, config, build)
+
+
+def parse(
+    pipeline: str,
+    config_class: type[C],
+    presets: Mapping[str, C],
+    argv: Sequence[str] | None = None,
+) -> C:
+    """The configuration of a command line, over the preset of the data set that it names.
+
+    With `--resume`, over the configuration of the run in `--out` instead.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    named = _flag(args, "data") or config_class.data
+    default = presets.get(named, config_class())
+    out = _flag(args, "out")
+    if out and "--resume" in args:
+        saved = checkpoint.read_config(Path(out).expanduser())
+        if saved.get("pipeline") != pipeline:
+            raise CheckpointError(
+                f"{out} is a run of {saved.get('pipeline')}: resume it with "
+                f"python -m pipelines.{saved.get('pipeline')}"
+            )
+        default = config_from(config_class, saved["config"], Path(out))
+    module = sys.modules[config_class.__module__]
+    return tyro.cli(
+        config_class,
+        args=args,
+        default=default,
+        prog=f"python -m pipelines.{pipeline}",
+        description=(module.__doc__ or "").strip(),
+    )
+
+
+def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> None:
+    """Train, score and draw, as configured; everything ends up in the run directory."""
+    began = time.monotonic()
+    fabric = make_fabric(config)
+    with fabric.rank_zero_first():
+        splits = load(config)
+    spec = ImageSpec.of(splits.train)
+    torch.manual_seed(config.seed)
+    model = checked(build, config, spec)
+    run_dir = _begin(fabric, pipeline, config, spec, splits)
+
+    def evaluate(averaged: torch.nn.Module) -> dict[str, float]:
+        valid = splits.valid or splits.test
+        assert isinstance(averaged, Model)
+        return outcome.validate(fabric, averaged, valid, batch_size=config.score_batch)
+
+    fitted = fit(fabric, model, splits.train, config, run_dir, evaluate=evaluate)
+    trained = fitted.model
+    assert isinstance(trained, Model)
+    scored = outcome.score(
+        fabric,
+        trained,
+        splits.test,
+        batch_size=config.score_batch,
+        importance_samples=config.importance_samples,
+    )
+    if fabric.is_global_zero:
+        record = outcome.Record(
+            pipeline=pipeline,
+            config=dataclasses.asdict(config),
+            steps=fitted.steps,
+            train_seconds=fitted.seconds,
+            seconds=time.monotonic() - began,
+            baseline=scoring.independent_pixels(splits.train, splits.test),
+        )
+        result = outcome.to_result(scored, trained, splits.test, record)
+        outcome.write(run_dir, result, scored)
+        if config.num_samples:
+            outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
+        print(outcome.table(result, run_dir))
+    fabric.barrier()
+
+
+def checked(build: Callable[[C, ImageSpec], Model], config: C, spec: ImageSpec) -> Model:
+    """Build the model; flags that no network can be built from are the user's to mend."""
+    try:
+        return build(config, spec)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
+class Run(NamedTuple):
+    """A finished run, opened: its pipeline, configuration, model and the images it is for."""
+
+    pipeline: str
+    config: RunConfig
+    model: Model
+    spec: ImageSpec
+    steps: int
+
+
+def open_run(run_dir: Path) -> Run:
+    """Load the model of a run directory, with its averaged weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: it is no run directory, or its files are damaged or do not fit together.
+    """
+    run_dir = run_dir.expanduser()
+    if not run_dir.is_dir():
+        raise CheckpointError(f"there is no run directory {run_dir}: check the path")
+    saved = checkpoint.read_config(run_dir)
+    pipeline = saved.get("pipeline")
+    if pipeline not in PIPELINES:
+        raise CheckpointError(
+            f"{run_dir / checkpoint.CONFIG} names the pipeline {pipeline!r}, expected one of "
+            f"{', '.join(PIPELINES)}"
+        )
+    module = importlib.import_module(f"pipelines.{pipeline}")
+    config = config_from(module.Config, saved["config"], run_dir)
+    spec = ImageSpec.from_json(dict(saved["images"]))
+    model = module.build(config, spec)
+    steps = checkpoint.load_weights(run_dir, model)
+    return Run(pipeline, config, model.eval(), spec, steps)
+
+
+def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -> C:
+    """A configuration read back from config.json.
+
+    Raises:
+        CheckpointError: it has fields that this version does not know.
+    """
+    known = {field.name for field in dataclasses.fields(config_class)}
+    unknown = sorted(set(saved) - known)
+    if unknown:
+        raise CheckpointError(
+            f"{source / checkpoint.CONFIG} has unknown fields ({', '.join(unknown)}): "
+            "it was written by another version of this toolkit"
+        )
+    return config_class(**saved)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn the errors that a user can mend into one sentence on stderr and exit code 2."""
+    try:
+        yield
+    except (DataError, CheckpointError, NonFiniteError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, splits: Any) -> Path:
+    """Create the run directory and its config.json, in the first process; all learn where."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    run_dir = Path(config.out or f"runs/{pipeline}-{config.data}-{stamp}").expanduser()
+    run_dir = Path(fabric.broadcast(str(run_dir)))
+    if fabric.is_global_zero:
+        checkpoint.prepare(run_dir, resume=config.resume)
+        now = {
+            "pipeline": pipeline,
+            "version": __version__,
+            "command": outcome.command(),
+            "commit": outcome.commit(),
+            "config": dataclasses.asdict(config),
+            "images": dataclasses.asdict(spec),
+            "fingerprint": splits.train.fingerprint,
+        }
+        checkpoint.write_config(run_dir, now)
+    fabric.barrier()
+    return run_dir
+
+
+def _flag(args: Sequence[str], name: str) -> str | None:
+    """The value of --name among raw arguments, before they are parsed in earnest."""
+    for position, word in enumerate(args):
+        if word == f"--{name}" and position + 1 < len(args):
+            return args[position + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
