@@ -1,0 +1,231 @@
+"""Leaderboards of comparable results: `python -m eval.leaderboard RUNS_OR_RESULTS …`.
+
+Rows come from run directories and result files, and from the literature. The exit code is 0 when
+every file went in, 1 when some were left out (each is named on stderr), 2 when there is no table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from eval.ranking import RULES, Row, Table, in_unit, tables
+from eval.results import (
+    SCHEMA,
+    Estimate,
+    Found,
+    Result,
+    ResultError,
+    discover,
+    read_result,
+    report_problems,
+    write_result,
+)
+
+__all__ = ["Estimate", "Found", "Result", "ResultError", "discover", "read_result", "write_result"]
+
+OTHER_UNIT = {"nats/image": "bits/dim", "bits/dim": "nats/image"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Rank results beside the literature's, comparing only what can be compared."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run directories, result files, or folders of either; none: the literature alone."""
+    data: str = ""
+    """Only this data set (mnist takes in its static binarisation)."""
+    format: Literal["md", "html", "csv", "json"] = "md"
+    """Markdown, one self-contained HTML page, CSV, or JSON."""
+    out: Path | None = field(default=None)
+    """Write to this file instead of the terminal."""
+    published: bool = True
+    """Show the literature's results too."""
+
+
+def number(value: float, unit: str) -> str:
+    """Format a measured number in its unit: hundredths of nats, ten-thousandths of bits/dim."""
+    return f"{value:.2f}" if unit == "nats/image" else f"{value:.4f}"
+
+
+def score(row: Row, table: Table, unit: str) -> str:
+    """Format a row's number with the mark of its kind, its standard error and its K."""
+    value = in_unit(row.nats, unit, table.images)
+    if row.reference is None:
+        text = number(value, unit)
+    elif row.reference.unit == unit:  # as many digits as were published, and two at least
+        text = max(f"{value:.2f}", str(row.reference.value), key=len)
+    else:
+        text = f"{value:.4g}" if unit == "nats/image" else f"{value:.4f}"
+    if row.kind in ("bound", "estimate"):
+        text = f"{'≤' if row.kind == 'bound' else '≈'} {text}"
+    if row.stderr is not None:
+        text += f" ± {number(in_unit(row.stderr, unit, table.images), unit)}"
+    if row.kind == "estimate":
+        text += f" (K={row.k})" if row.k else " (K not stated)"
+    return text
+
+
+def place(row: Row) -> str:
+    """Format a rank: a tie carries an equals sign, an unranked row a dash."""
+    return "–" if row.rank is None else f"{'=' if row.tie else ''}{row.rank}"
+
+
+def cells(row: Row, table: Table) -> list[str]:
+    """Return a row's text, column by column, as `columns` names them."""
+    unit = table.unit
+    parts = [
+        "" if row.bound is None else f"≤ {number(in_unit(row.bound, unit, table.images), unit)}",
+        "" if row.rate is None else number(in_unit(row.rate, unit, table.images), unit),
+        "" if row.parameters is None else f"{row.parameters:,}",
+    ]
+    remarks = "; ".join([*row.flags, row.note] if row.note else row.flags)
+    return [
+        place(row),
+        row.name,
+        score(row, table, unit),
+        score(row, table, OTHER_UNIT[unit]),
+        *parts,
+        row.source,
+        remarks,
+    ]
+
+
+def columns(table: Table) -> list[str]:
+    """Return the columns' names."""
+    return [
+        "rank",
+        "model",
+        table.unit,
+        OTHER_UNIT[table.unit],
+        "bound",
+        "rate",
+        "parameters",
+        "source",
+        "remarks",
+    ]
+
+
+def _escape(text: str) -> str:
+    """Make any text safe inside a Markdown table cell."""
+    for mark, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+        text = text.replace(mark, instead)
+    for mark in "*_`[]":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+def to_markdown(boards: Sequence[Table]) -> str:
+    """Write the tables as Markdown, the rules of comparison below each."""
+    lines = []
+    for table in boards:
+        header = columns(table)
+        lines += [f"## {_escape(table.title)}", ""]
+        lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        for row in (*table.ranked, *table.apart):
+            lines.append("| " + " | ".join(_escape(cell) for cell in cells(row, table)) + " |")
+        lines += ["", *(f"- {rule}" for rule in RULES), ""]
+    return "\n".join(lines)
+
+
+def records(boards: Sequence[Table]) -> list[dict[str, Any]]:
+    """Return every row as a flat record, both units given, for CSV and JSON."""
+    flat = []
+    for table in boards:
+        images = table.images
+        for row in (*table.ranked, *table.apart):
+            units = {}
+            for name in ("nats", "stderr", "bound", "rate", "distortion"):
+                value = getattr(row, name)
+                units[name] = value
+                bits = None if value is None else in_unit(value, "bits/dim", images)
+                units["bits_per_dim" if name == "nats" else f"{name}_bits_per_dim"] = bits
+            reference = row.reference
+            flat.append(
+                {
+                    "table": table.title,
+                    "rank": row.rank,
+                    "tie": row.tie,
+                    "model": row.name,
+                    "kind": row.kind,
+                    "k": row.k,
+                    **units,
+                    **images._asdict(),
+                    "image_shape": list(images.image_shape),
+                    "parameters": row.parameters,
+                    "seconds": row.seconds,
+                    "flags": list(row.flags),
+                    "source": row.source,
+                    "url": row.url,
+                    "mark": reference.mark if reference else "measured",
+                    "note": row.note,
+                    "path": str(row.found.path) if row.found else "",
+                    "command": row.found.result.command if row.found else "",
+                }
+            )
+    return flat
+
+
+def to_json(boards: Sequence[Table]) -> str:
+    """Write the rows and the rules as one JSON object."""
+    book = {"schema": SCHEMA, "rules": list(RULES), "rows": records(boards)}
+    return json.dumps(book, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(boards: Sequence[Table]) -> str:
+    """Write one line per row; lists are joined by spaces or semicolons. No room for the rules."""
+    rows = records(boards)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        shape = " ".join(map(str, row["image_shape"]))
+        writer.writerow({**row, "image_shape": shape, "flags": "; ".join(row["flags"])})
+    return text.getvalue()
+
+
+def render(boards: Sequence[Table], format: str) -> str:
+    """Write tables in one of the four formats."""
+    if format == "html":
+        from eval.report import to_html
+
+        return to_html(boards, title="Leaderboard")
+    return {"md": to_markdown, "json": to_json, "csv": to_csv}[format](boards)
+
+
+def emit(text: str, out: Path | None) -> None:
+    """Write text to a file, or to the terminal where none is named."""
+    if out is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
+    out = out.expanduser()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    config = tyro.cli(Config, prog="python -m eval.leaderboard", args=argv)
+    try:
+        found, problems = discover(config.paths)
+        report_problems(problems)
+        if problems and not found:
+            raise ResultError("none of the files holds a readable result")
+        boards = tables(found, data=config.data, literature=None if config.published else ())
+        emit(render(boards, config.format), config.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

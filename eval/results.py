@@ -1,0 +1,359 @@
+"""Result files: what a run scored, on what, and how; strictly read, so that a table can be trusted.
+
+A `Result` checks itself when it is made, so a contradiction can neither be written nor read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval.nll import bits_per_dim
+
+SCHEMA = 1
+RANKED_KINDS = ("exact", "bound", "estimate")
+
+
+class ResultError(ValueError):
+    """A result that can't be read, contradicts itself, or contradicts another."""
+
+
+def _agree(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """An importance-weighted NLL: nats per image, its standard error, and the number of samples."""
+
+    k: int
+    nats: float
+    stderr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a model scored on one split of one data set, in nats per image.
+
+    Attributes:
+        kind: "exact"; "bound" (a negative ELBO); "estimate" (importance-weighted with `k` samples);
+            or "given label", "given code", … for log p(x | h), which is no likelihood of x alone.
+        value: mean negative log-likelihood, or its bound or estimate.
+        stderr: standard error of the mean; NaN (null in the file) for a single image.
+        estimate: the importance-weighted estimate beside a bound.
+        rate, distortion: the bound's two parts; rate is None without latents.
+        rates: of each latent level, top first.
+        subset: whether fewer images than the whole split were scored.
+        extra: further keys of the file, kept as they are.
+
+    Raises:
+        ResultError: the parts contradict one another.
+    """
+
+    pipeline: str
+    name: str
+    kind: str
+    value: float
+    stderr: float
+    distortion: float
+    data: str
+    variant: str
+    split: str
+    count: int
+    subset: bool
+    fingerprint: str
+    image_shape: tuple[int, ...]
+    levels: int
+    binarize: str
+    condition: str
+    command: str
+    date: str
+    rate: float | None = None
+    rates: tuple[float, ...] = ()
+    k: int | None = None
+    estimate: Estimate | None = None
+    baseline: dict[str, Any] | None = None
+    parameters: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    precision: str | None = None
+    seed: int | None = None
+    commit: str | None = None
+    versions: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        problem = _contradiction(self)
+        if problem:
+            raise ResultError(problem)
+
+    @property
+    def dims(self) -> int:
+        """Sub-pixels of an image, C·H·W."""
+        return math.prod(self.image_shape)
+
+    @property
+    def bits_per_dim(self) -> float:
+        """`value` in bits per dimension."""
+        return bits_per_dim(self.value, self.dims)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of the file, both units written out."""
+        record = {"schema": SCHEMA, **asdict(self), "unit": "nats/image"}
+        record.update(record.pop("extra"))
+        record["bits_per_dim"] = self.bits_per_dim
+        record["bits_per_dim_stderr"] = _null(bits_per_dim(self.stderr, self.dims))
+        record["stderr"] = _null(self.stderr)
+        if self.estimate is not None:
+            record["estimate"]["stderr"] = _null(self.estimate.stderr)
+            record["estimate"]["bits_per_dim"] = bits_per_dim(self.estimate.nats, self.dims)
+        return record
+
+    @classmethod
+    def from_json(cls, record: Any) -> Result:
+        """Read the JSON object of a file; whatever is missing, mistyped or contradictory raises."""
+        if not isinstance(record, dict):
+            raise ResultError(f"a result is a JSON object, got {type(record).__name__}")
+        if record.get("schema") != SCHEMA:
+            raise ResultError(
+                f"schema {record.get('schema')!r} is not {SCHEMA}, the one known here"
+            )
+        known = {f.name: f for f in fields(cls) if f.name != "extra"}
+        missing = [n for n, f in known.items() if _required(f) and n not in record]
+        if missing:
+            raise ResultError(f"missing: {', '.join(missing)}")
+        given = {n: _typed(n, record[n], known[n]) for n in known if n in record}
+        beside = {"schema", "unit", "bits_per_dim", "bits_per_dim_stderr"}
+        extra = {n: value for n, value in record.items() if n not in known and n not in beside}
+        result = cls(**given, extra=extra)
+        if record.get("unit", "nats/image") != "nats/image":
+            raise ResultError(f"unit {record['unit']!r} is not 'nats/image'")
+        _check_stated(record, "bits_per_dim", result.bits_per_dim)
+        _check_stated(record, "bits_per_dim_stderr", bits_per_dim(result.stderr, result.dims))
+        if result.estimate is not None:
+            estimated = bits_per_dim(result.estimate.nats, result.dims)
+            _check_stated(record["estimate"], "bits_per_dim", estimated)
+        return result
+
+
+def _check_stated(record: dict[str, Any], name: str, value: float) -> None:
+    """Hold a number of the file that follows from others against them."""
+    stated = record.get(name)
+    if stated is None:
+        return
+    if not _agree(_typed_as(name, stated, (int, float)), value):
+        raise ResultError(f"{name} is {value:.5g} by the nats, but it says {stated:.5g}")
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _required(item: Any) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "dict[str, Any]": (dict,),
+    "tuple[int, ...]": (list, tuple),
+    "tuple[float, ...]": (list, tuple),
+    "Estimate": (dict,),
+}
+
+
+def _typed_as(name: str, value: Any, types: tuple[type, ...]) -> Any:
+    # bool is an int to Python, but a result that says `true` images is none to us.
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ResultError(f"{name} must be {types[-1].__name__}, got {json.dumps(value)[:60]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ResultError(f"{name} must be a finite number, got {value}")
+    return value
+
+
+def _typed(name: str, value: Any, item: Any) -> Any:
+    """Check one field against its annotation, and turn JSON's lists and objects into ours."""
+    kind = str(item.type).removesuffix(" | None")
+    if value is None:
+        if name == "stderr":
+            return math.nan
+        if kind == str(item.type) and _required(item):
+            raise ResultError(f"{name} must not be null")
+        return item.default if item.default is not MISSING else item.default_factory()
+    _typed_as(name, value, _TYPES[kind])
+    if kind.startswith("tuple"):
+        inner = (int,) if "int" in kind else (int, float)
+        return tuple(_typed_as(f"{name}[{i}]", part, inner) for i, part in enumerate(value))
+    if kind == "Estimate":
+        stderr = value.get("stderr")
+        return Estimate(
+            k=_typed_as("estimate.k", value.get("k"), (int,)),
+            nats=_typed_as("estimate.nats", value.get("nats"), (int, float)),
+            stderr=math.nan
+            if stderr is None
+            else _typed_as("estimate.stderr", stderr, (int, float)),
+        )
+    return value
+
+
+def _contradiction(r: Result) -> str | None:
+    """Return what is wrong with a result in one sentence, or None."""
+    numbers = [r.value, r.distortion, r.rate or 0.0, *r.rates]
+    if not all(math.isfinite(number) for number in numbers):
+        return f"value, distortion and rate must be finite, got {numbers}"
+    if r.kind not in RANKED_KINDS and not r.kind.startswith("given "):
+        return f"kind {r.kind!r} is not exact, bound, estimate or 'given …'"
+    if (r.kind == "estimate") != (r.k is not None) or (r.k is not None and r.k < 1):
+        return f"a result of kind {r.kind!r} has k={r.k}: K of at least 1 belongs to an estimate"
+    if r.stderr < 0 or (math.isnan(r.stderr) and r.count > 1):
+        return f"stderr {r.stderr} over {r.count} images is no standard error"
+    if r.count < 1 or r.levels < 2 or len(r.image_shape) != 3 or min(r.image_shape) < 1:
+        return f"{r.count} images of shape {list(r.image_shape)} with {r.levels} levels can't be"
+    if r.binarize != "none" and r.levels != 2:
+        return f"binarize {r.binarize!r} leaves 2 levels, not {r.levels}"
+    if r.kind == "exact" and r.rate:
+        return f"an exact likelihood has no rate, got {r.rate}"
+    total = r.distortion + (r.rate or 0.0)
+    if r.kind != "estimate" and not _agree(total, r.value):
+        return f"rate + distortion is {total:.5g} nats, but value says {r.value:.5g}"
+    if r.rates and not _agree(sum(r.rates), r.rate or 0.0):
+        return f"the levels' rates sum to {sum(r.rates):.5g} nats, but rate says {r.rate}"
+    if r.estimate is not None:
+        if r.estimate.k < 1 or r.kind != "bound" or not math.isfinite(r.estimate.nats):
+            return f"an estimate (K={r.estimate.k}) belongs beside a bound, got kind {r.kind!r}"
+        slack = 4 * max(r.stderr, r.estimate.stderr) if r.count > 1 else math.inf
+        if r.estimate.nats > r.value + slack:
+            return f"the estimate {r.estimate.nats:.5g} is worse than its bound {r.value:.5g}"
+    return None
+
+
+def write_result(result: Result, path: Path | str) -> None:
+    """Write a result file as a whole or not at all."""
+    path = Path(path)
+    text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _no_constant(name: str) -> Any:
+    raise ResultError(f"{name} is not a number")
+
+
+def read_result(path: Path | str) -> Result:
+    """Read a result file, or a run directory's `result.json`.
+
+    Raises:
+        ResultError: it can't be read or contradicts itself or the scores beside it; names the file.
+    """
+    path = Path(path)
+    path = path / "result.json" if path.is_dir() else path
+    try:
+        text = path.read_text(encoding="utf-8")
+        result = Result.from_json(json.loads(text, parse_constant=_no_constant))
+        scores = path.with_name("nll.npy")
+        if path.name == "result.json" and scores.exists():
+            _check_scores(result, scores)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ResultError(f"{path}: {reason}") from error
+    return result
+
+
+def _check_scores(result: Result, path: Path) -> None:
+    values = np.load(path, allow_pickle=False)
+    if values.shape != (result.count,):
+        raise ResultError(f"says {result.count} images, but nll.npy holds {list(values.shape)}")
+    if result.kind != "estimate" and not _agree(float(values.mean()), result.value):
+        raise ResultError(f"says {result.value:.5g} nats, but nll.npy has {values.mean():.5g}")
+
+
+class Found(NamedTuple):
+    """A result and the file it stands in."""
+
+    result: Result
+    path: Path
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The run directory, where the file is one's `result.json`."""
+        return self.path.parent if self.path.name == "result.json" else None
+
+
+def _files(path: Path) -> list[Path]:
+    """List the result files that a named path stands for."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise ResultError(f"{path} does not exist: name a run directory or a result file")
+    if (path / "result.json").exists():
+        return [path / "result.json"]
+    found = sorted(
+        file
+        for file in path.rglob("*.json")
+        if file.name == "result.json" or not _in_run(file.parent, path)
+    )
+    if not found:
+        raise ResultError(f"{path} holds no result: train or evaluate a run there first")
+    return found
+
+
+def _in_run(folder: Path, root: Path) -> bool:
+    """Tell whether a folder below root belongs to a run, whose other JSON files are no results."""
+    if (folder / "config.json").exists() or (folder / "result.json").exists():
+        return True
+    return folder != root and _in_run(folder.parent, root)
+
+
+def _same_run(r: Result) -> tuple[Any, ...]:
+    return (r.pipeline, r.name, r.command, r.commit, r.date, r.seed, r.data, r.split, r.binarize)
+
+
+def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
+    """Find and read results in run directories, result files, and folders of either.
+
+    Copies of one result count once. The outcome doesn't depend on the order of the paths.
+
+    Returns:
+        The results, and one sentence for each file that was left out.
+
+    Raises:
+        ResultError: a path doesn't exist or holds nothing, or two files claim the same run with
+            different numbers.
+    """
+    listed = [file for path in paths for file in _files(Path(path).expanduser())]
+    files = {file.resolve(): file for file in sorted(listed, reverse=True)}.values()
+    found: dict[tuple[Any, ...], Found] = {}
+    problems = []
+    # Run directories first: of two copies the one with pictures beside it is kept.
+    for file in sorted(files, key=lambda file: (file.name != "result.json", file)):
+        try:
+            result = read_result(file)
+        except ResultError as error:
+            problems.append(str(error))
+            continue
+        first = found.setdefault(_same_run(result), Found(result, file))
+        if json.dumps(first.result.to_json()) != json.dumps(result.to_json()):
+            raise ResultError(
+                f"{first.path} and {file} claim the same run ({result.name}) with different "
+                "content: remove the wrong one"
+            )
+    return sorted(found.values(), key=lambda one: one.path), problems
+
+
+def report_problems(problems: Sequence[str]) -> None:
+    """Name every file that was left out, on stderr."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)

@@ -1,0 +1,165 @@
+"""Prove that a result file is read strictly, and that one bad file leaves the rest standing."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from eval.results import Estimate, Result, ResultError, discover, read_result, write_result
+
+
+def test_a_result_survives_its_file_with_both_units_written(result, tmp_path):
+    bound = result(
+        kind="bound",
+        value=90.0,
+        rate=10.0,
+        rates=(2.0, 8.0),
+        estimate=Estimate(k=100, nats=89.0, stderr=0.2),
+        extra={"latents": {"levels": []}},
+    )
+    for one in (bound, result(count=1, subset=True, stderr=math.nan)):
+        write_result(one, tmp_path / "result.json")
+        record = json.loads((tmp_path / "result.json").read_text())
+        assert record["schema"] == 1
+        assert record["unit"] == "nats/image"
+        assert record["bits_per_dim"] == pytest.approx(one.value / 784 / math.log(2))
+        again = read_result(tmp_path)
+        assert again.to_json() == one.to_json()
+    assert math.isnan(again.stderr)
+    assert record["stderr"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "exakt"}, "kind 'exakt'"),
+        ({"value": math.nan, "distortion": 1.0}, "finite"),
+        ({"value": 80.0, "distortion": 70.0}, "rate \\+ distortion is 70"),
+        ({"kind": "bound", "rate": 5.0, "rates": (1.0, 2.0)}, "rates sum to 3"),
+        ({"rate": 5.0}, "exact likelihood has no rate"),
+        ({"kind": "estimate"}, "k=None"),
+        ({"kind": "estimate", "k": 0}, "k=0"),
+        ({"k": 10}, "belongs to an estimate"),
+        ({"stderr": -1.0}, "no standard error"),
+        ({"stderr": math.nan}, "no standard error"),
+        ({"count": 0}, "0 images"),
+        ({"image_shape": (28, 28)}, "shape"),
+        ({"binarize": "dynamic", "levels": 256}, "leaves 2 levels"),
+        ({"estimate": Estimate(k=5, nats=79.0, stderr=0.1)}, "belongs beside a bound"),
+        (
+            {"kind": "bound", "rate": 1.0, "estimate": Estimate(k=5, nats=90.0, stderr=0.1)},
+            "worse than its bound",
+        ),
+    ],
+)
+def test_a_contradiction_can_not_even_be_made(result, changes, words):
+    with pytest.raises(ResultError, match=words):
+        result(**changes)
+
+
+def break_record(result, **changes):
+    record = result(kind="bound", rate=5.0).to_json()
+    for name, value in changes.items():
+        if value is KeyError:
+            del record[name]
+        else:
+            record[name] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema": 2}, "schema 2 is not 1"),
+        ({"schema": KeyError}, "schema None"),
+        ({"count": KeyError, "split": KeyError}, "missing: split, count"),
+        ({"value": "80"}, "value must be float"),
+        ({"count": 10000.5}, "count must be int"),
+        ({"count": True}, "count must be int"),
+        ({"subset": 0}, "subset must be bool"),
+        ({"data": None}, "data must not be null"),
+        ({"image_shape": [1, 28, "28"]}, r"image_shape\[2\] must be int"),
+        ({"bits_per_dim": 3.0}, "bits_per_dim is 0.147"),
+        ({"bits_per_dim_stderr": 3.0}, "bits_per_dim_stderr"),
+        ({"unit": "bits"}, "unit 'bits'"),
+        ({"estimate": {"k": 10}}, "estimate.nats"),
+        ({"value": 1e400}, "Infinity is not a number"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_fault(result, tmp_path, changes, words):
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(break_record(result, **changes)))
+    with pytest.raises(ResultError, match=words) as error:
+        read_result(path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema": 1, "value": NaN}', "\xff"])
+def test_what_is_no_json_object_is_named(tmp_path, text):
+    path = tmp_path / "bad.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ResultError, match=r"bad\.json: "):
+        read_result(path)
+
+
+def test_scores_beside_a_result_must_agree_with_it(run, tmp_path):
+    folder = run(tmp_path / "run")
+    read_result(folder)
+    nll = np.load(folder / "nll.npy")
+    np.save(folder / "nll.npy", nll[:-1])
+    with pytest.raises(ResultError, match="says 40 images, but"):
+        read_result(folder)
+    np.save(folder / "nll.npy", nll + 1)
+    with pytest.raises(ResultError, match=r"but nll\.npy has"):
+        read_result(folder)
+
+
+def test_discovery_takes_runs_files_and_folders_and_leaves_other_json_alone(run, result, tmp_path):
+    run(tmp_path / "runs" / "a", seed=1)
+    run(tmp_path / "runs" / "deep" / "b", seed=2)
+    (tmp_path / "results").mkdir()
+    write_result(result(), tmp_path / "results" / "mnist.json")
+    found, problems = discover([tmp_path])
+    assert problems == []
+    assert [one.path.name for one in found] == ["mnist.json", "result.json", "result.json"]
+    assert found[1].run_dir == tmp_path / "runs" / "a"
+    assert found[0].run_dir is None
+    again, _ = discover([tmp_path / "runs" / "deep", tmp_path / "results", tmp_path / "runs" / "a"])
+    assert again == found
+
+
+def test_a_bad_file_leaves_the_rest_standing_and_a_copy_counts_once(run, tmp_path):
+    folder = run(tmp_path / "run")
+    copies = tmp_path / "results"
+    copies.mkdir()
+    (copies / "copy.json").write_text((folder / "result.json").read_text())
+    (copies / "torn.json").write_text('{"schema": 1,')
+    for order in ([folder, copies], [copies, folder]):
+        found, problems = discover(order)
+        assert [one.path for one in found] == [folder / "result.json"]
+        assert len(problems) == 1
+        assert "torn.json" in problems[0]
+
+
+def test_the_same_run_with_other_numbers_is_an_error(result, tmp_path):
+    write_result(result(), tmp_path / "a.json")
+    write_result(result(value=79.0), tmp_path / "b.json")
+    with pytest.raises(ResultError, match="claim the same run"):
+        discover([tmp_path / "b.json", tmp_path / "a.json"])
+    write_result(result(value=79.0, seed=1), tmp_path / "b.json")
+    assert len(discover([tmp_path])[0]) == 2
+
+
+def test_a_path_without_results_is_an_error(tmp_path):
+    with pytest.raises(ResultError, match="does not exist"):
+        discover([tmp_path / "none"])
+    with pytest.raises(ResultError, match="holds no result"):
+        discover([tmp_path])
+
+
+def test_unknown_keys_are_kept(result):
+    record = result().to_json() | {"novel": [1, 2]}
+    assert Result.from_json(record).to_json()["novel"] == [1, 2]
