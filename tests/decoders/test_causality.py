@@ -1,0 +1,329 @@
+"""Prove the order of the sub-pixels by the true Jacobian, and that `checks` sees every leak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decoders import (
+    AutoregressiveDecoder,
+    Categorical,
+    DiagonalGaussian,
+    GatedPixelCNN,
+    PixelCNN,
+    check_causality,
+    receptive_field,
+)
+from decoders.checks import dependence, show_field
+
+IMAGES = [(1, 9, 9), (3, 7, 7)]
+images = pytest.mark.parametrize("image_shape", IMAGES, ids=["1x9x9", "3x7x7"])
+
+
+def jacobian(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> Tensor:
+    """How each sub-pixel's parameters change with each sub-pixel of x, (H, W, C, H, W, C) >= 0.
+
+    Levels have no gradient: it is taken with respect to the embedded image, which is the only way
+    by which x enters the network. Each example of the batch asks about one pixel.
+    """
+    channels, height, width = decoder.image_shape
+    count = height * width
+    rows, cols = torch.arange(count) // width, torch.arange(count) % width
+    total = torch.zeros(count, channels, height, width, channels, dtype=torch.float64)
+    leaves = []
+
+    def cut(_module: nn.Module, _args: object, embedded: Tensor) -> Tensor:
+        leaves.append(embedded.detach().requires_grad_())
+        return leaves[-1]
+
+    hook = decoder.embed.register_forward_hook(cut)
+    x = random_image(decoder).expand(count, -1, -1, -1)
+    params = decoder.params(x, None if h is None else h.expand(count, *h.shape[1:]))
+    hook.remove()
+    for channel in range(channels):
+        own = params
+        if not decoder.likelihood.orders_channels:  # else the channels share their parameters
+            own = params.unflatten(1, (channels, -1))[:, channel]
+        chosen = own[torch.arange(count), :, rows, cols]
+        slope = (chosen @ torch.randn_like(chosen[0])).sum()
+        (grad,) = torch.autograd.grad(slope, leaves[0], retain_graph=True)
+        by_channel = grad.unflatten(1, (channels, -1)).abs().amax(dim=2)
+        total[:, channel] = by_channel.permute(0, 2, 3, 1)
+    return total.unflatten(0, (height, width))
+
+
+def awake(decoder: AutoregressiveDecoder) -> AutoregressiveDecoder:
+    """In float64, with larger biases: a ReLU that is never on would hide a dependence."""
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(1)
+    return decoder.double()
+
+
+def random_image(decoder: AutoregressiveDecoder) -> Tensor:
+    if decoder.num_levels is None:
+        return torch.randn(1, *decoder.image_shape, dtype=torch.float64)
+    return torch.randint(decoder.num_levels, (1, *decoder.image_shape)).to(decoder.dtype)
+
+
+def earlier(image_shape: tuple[int, int, int]) -> Tensor:
+    """Which sub-pixels come before each, (H, W, C, H, W, C) bool."""
+    channels, height, width = image_shape
+    place = torch.arange(height * width * channels).reshape(height, width, channels)
+    return place[..., None, None, None] > place
+
+
+def steps(height: int, width: int, rows: range, reach: Callable[[int], range]) -> Tensor:
+    """Which pixel a convolution looks at from which, (H·W, H·W) of 0 and 1.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        rows: by how many rows it looks upwards.
+        reach: by how many columns to the right it looks, given the rows upwards.
+    """
+    out = torch.zeros(height, width, height, width)
+    for i in range(height):
+        for j in range(width):
+            for up in rows:
+                for right in reach(up):
+                    if 0 <= i - up and 0 <= j + right < width:
+                        out[i, j, i - up, j + right] = 1
+    return out.reshape(height * width, height * width)
+
+
+def expected_reach(decoder: AutoregressiveDecoder, first: int, kernel: int, layers: int) -> Tensor:
+    """The receptive field by walking over the image, knowing kernels but no weights."""
+    channels, height, width = decoder.image_shape
+    a, b = first // 2, kernel // 2
+
+    def grid(rows: range, reach: Callable[[int], range]) -> Tensor:
+        return steps(height, width, rows, reach)
+
+    if isinstance(decoder, GatedPixelCNN):
+        vertical = grid(range(1, a + 1), lambda up: range(-a, a + 1))
+        seen = vertical + grid(range(1), lambda up: range(-a, 0))
+        down = grid(range(b + 1), lambda up: range(-b, b + 1))
+        left = grid(range(1), lambda up: range(-b, 1))
+        for _ in range(layers):
+            vertical = (down @ vertical).clamp(max=1)
+            seen = (left @ seen + vertical).clamp(max=1)
+    else:
+        seen = grid(range(a + 1), lambda up: range(-a, a + 1 if up else 0))
+        step = grid(range(b + 1), lambda up: range(-b, b + 1 if up else 1))
+        for _ in range(layers):
+            seen = (step @ seen).clamp(max=1)
+    field = (seen > 0).reshape(height, width, 1, height, width, 1)
+    field = field.repeat(1, 1, channels, 1, 1, channels)
+    if getattr(decoder, "color_order", "") in ("groups", "head"):
+        order = torch.ones(channels, channels).tril(-1) > 0
+        for i in range(height):
+            for j in range(width):
+                field[i, j, :, i, j] = order
+    return field
+
+
+def assert_sees_exactly(decoder: AutoregressiveDecoder, field: Tensor, h: Tensor | None = None):
+    slopes = jacobian(decoder, h)
+    assert (slopes[~earlier(decoder.image_shape)] == 0).all(), "sees itself or a later sub-pixel"
+    assert (slopes[~field] == 0).all(), "sees more than its kernels reach"
+    assert (slopes[field] > 0).all(), "misses an earlier sub-pixel in reach"
+
+
+@images
+def test_the_jacobian_is_zero_but_for_the_earlier_sub_pixels_in_reach(network, colors, image_shape):
+    """Exactly zero at and after each sub-pixel, non-zero at each that the kernels reach."""
+    decoder = awake(network(image_shape, **colors(4)))
+    assert_sees_exactly(decoder, expected_reach(decoder, first=5, kernel=3, layers=2))
+
+
+def test_conditioning_opens_no_way_for_pixels(network, colors, cond_shape, inputs):
+    decoder = awake(network((3, 4, 5), cond_shape=cond_shape, **colors(4)))
+    h = inputs(decoder, 1)[1]
+    assert_sees_exactly(decoder, expected_reach(decoder, first=5, kernel=3, layers=2), h)
+
+
+@images
+def test_a_deep_gated_pixelcnn_sees_every_earlier_sub_pixel(image_shape):
+    decoder = GatedPixelCNN(
+        image_shape,
+        num_levels=4,
+        hidden_channels=24,
+        num_layers=6,
+        kernel_size=3,
+        first_kernel_size=5,
+    )
+    assert_sees_exactly(awake(decoder), earlier(image_shape))
+
+
+@images
+def test_a_deep_pixelcnn_misses_the_blind_spot_alone(image_shape):
+    """With 3×3 kernels nothing is seen that lies further right than up."""
+    decoder = PixelCNN(
+        image_shape,
+        num_levels=4,
+        hidden_channels=24,
+        num_layers=8,
+        kernel_size=3,
+        first_kernel_size=3,
+        residual=True,
+    )
+    _, height, width = image_shape
+    rows, cols = torch.arange(height), torch.arange(width)
+    up = (rows[:, None] - rows).reshape(height, 1, 1, height, 1, 1)
+    right = (cols - cols[:, None]).reshape(1, width, 1, 1, width, 1)
+    seen = earlier(image_shape) & (right <= up)
+    assert_sees_exactly(awake(decoder), seen)
+
+
+@pytest.mark.parametrize("order", ["groups", "head"])
+def test_green_sees_red_and_blue_sees_both_of_its_own_pixel(order, network):
+    decoder = awake(network((3, 3, 3), num_levels=4, color_order=order))
+    own = jacobian(decoder)[1, 1, :, 1, 1] > 0
+    assert own.tolist() == [[False, False, False], [True, False, False], [True, True, False]]
+
+
+OPTIONS = [
+    (GatedPixelCNN, {"embedding_dim": 3}),
+    (GatedPixelCNN, {"weight_norm": True}),
+    (GatedPixelCNN, {"residual": False, "skip": False}),
+    (GatedPixelCNN, {"gated": False, "hidden_channels": 24}),
+    (GatedPixelCNN, {"likelihood": DiagonalGaussian(), "num_levels": None}),
+    (PixelCNN, {"norm": True, "residual": True, "hidden_channels": 36}),
+    (PixelCNN, {"gated": True, "weight_norm": True, "embedding_dim": 3}),
+    (PixelCNN, {"likelihood": DiagonalGaussian(), "num_levels": None}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), OPTIONS, ids=lambda v: "-".join(v) if isinstance(v, dict) else v.__name__
+)
+@pytest.mark.parametrize("order", ["groups", "head", "independent"])
+def test_no_option_moves_the_jacobian(kind, options, order):
+    """In training mode too: no statistics over other pixels."""
+    defaults = {"num_levels": 4, "hidden_channels": 24, "num_layers": 2, "kernel_size": 3}
+    options = {**defaults, **options}
+    decoder = awake(kind((3, 5, 5), first_kernel_size=5, color_order=order, **options))
+    assert decoder.training
+    assert_sees_exactly(decoder, expected_reach(decoder, first=5, kernel=3, layers=2))
+
+
+def test_check_causality_agrees(network, colors, cond_shape):
+    decoder = awake(network((3, 3, 4), cond_shape=cond_shape, **colors(4)))
+    check_causality(decoder)
+    field = expected_reach(decoder, first=5, kernel=3, layers=2)
+    if decoder.likelihood.orders_channels:
+        for i in range(3):
+            for j in range(4):
+                field[i, j, :, i, j] = torch.ones(3, 3).tril(-1) > 0
+    seen = dependence(decoder) > 0
+    assert torch.equal(seen.reshape(field.shape), field)
+
+
+@pytest.mark.parametrize("order", ["groups", "head", "independent"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_check_causality_of_continuous_channels(network, order, channels):
+    decoder = network((channels, 3, 3), likelihood=DiagonalGaussian(), color_order=order)
+    awake(decoder)
+    check_causality(decoder)
+    field = expected_reach(decoder, first=5, kernel=3, layers=2)
+    assert torch.equal((dependence(decoder) > 0).reshape(field.shape), field)
+
+
+class Linear(AutoregressiveDecoder):
+    """A user's decoder, of `params` alone: logits linear in all of x, by a matrix that says which
+    sub-pixel sees which, both in raster order."""
+
+    def __init__(self, image_shape: tuple[int, int, int], sees: Tensor):
+        super().__init__(image_shape, Categorical(3))
+        self.weight = nn.Parameter(sees * (1 + torch.rand(sees.shape)))
+
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        channels, height, width = self.image_shape
+        flat = x.to(self.weight.dtype).permute(0, 2, 3, 1).flatten(1)
+        score = (flat @ self.weight.t()).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        level = torch.arange(3, device=x.device).view(1, 1, 3, 1, 1)
+        return (score.unsqueeze(2) * level).flatten(1, 2)
+
+
+def test_a_users_causal_decoder_passes():
+    check_causality(Linear((2, 2, 3), torch.ones(12, 12).tril(-1)))
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "message"),
+    [
+        (0, 0, "(row 0, column 0, channel 0) depends on (row 0, column 0, channel 0), which is it"),
+        (0, 1, "(row 0, column 0, channel 0) depends on (row 0, column 0, channel 1), which comes"),
+        (5, 6, "(row 0, column 2, channel 1) depends on (row 1, column 0, channel 0), which comes"),
+        (4, 11, "(row 0, column 2, channel 0) depends on (row 1, column 2, channel 1), which"),
+        (11, 11, "(row 1, column 2, channel 1) depends on (row 1, column 2, channel 1), which is"),
+    ],
+)
+def test_one_leak_is_found_and_named(target: int, source: int, message: str):
+    sees = torch.ones(12, 12).tril(-1)
+    sees[target, source] = 1
+    with pytest.raises(AssertionError) as error:
+        check_causality(Linear((2, 2, 3), sees))
+    assert message in str(error.value)
+
+
+class Normalised(PixelCNN):
+    """The usual mistake: statistics over all pixels of an image, as in instance normalisation."""
+
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        params = super().params(x, h)
+        return params - params.mean(dim=(2, 3), keepdim=True)
+
+
+def test_statistics_over_pixels_are_a_leak():
+    decoder = Normalised((1, 3, 3), num_levels=4, hidden_channels=8, num_layers=1, kernel_size=3)
+    with pytest.raises(AssertionError, match=r"row 0, column 0, channel 0\) depends on .* itself"):
+        check_causality(decoder)
+
+
+def test_a_mask_forgotten_is_a_leak():
+    """A mask of type B at the first layer shows a pixel itself."""
+    decoder = GatedPixelCNN((1, 3, 3), num_levels=4, hidden_channels=8, num_layers=1)
+    decoder.layers[0].left = nn.Conv2d(1, 16, (1, 3), padding="same")
+    with pytest.raises(AssertionError, match="not causal"):
+        check_causality(decoder)
+
+
+def test_the_check_changes_nothing_of_the_decoder():
+    decoder = GatedPixelCNN((1, 3, 3), num_levels=4, hidden_channels=8, num_layers=1, dropout=0.5)
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    check_causality(decoder)
+    assert decoder.training
+    for name, value in decoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_receptive_fields_as_text_show_the_blind_spot():
+    kwargs = {"num_levels": 2, "hidden_channels": 16, "kernel_size": 3, "first_kernel_size": 3}
+    target = (4, 3, 0)
+    gated = GatedPixelCNN((1, 6, 7), num_layers=5, **kwargs)
+    plain = PixelCNN((1, 6, 7), num_layers=5, residual=True, **kwargs)
+    complete = ["#######"] * 4 + ["###@...", "......."]
+    blind = ["#######", "#######", "######.", "#####..", "###@...", "......."]
+    assert show_field(receptive_field(gated, target), target).split("\n") == complete
+    assert show_field(receptive_field(plain, target), target).split("\n") == blind
+
+
+def test_the_receptive_field_of_the_middle_is_the_default():
+    decoder = GatedPixelCNN((3, 3, 5), num_levels=4, hidden_channels=24, num_layers=3)
+    field = receptive_field(decoder)
+    assert field.shape == (3, 5, 3)
+    assert field.dtype == torch.bool
+    assert torch.equal(field, earlier((3, 3, 5))[1, 2, 2])
+
+
+@pytest.mark.parametrize("target", [(3, 0, 0), (0, 5, 0), (0, 0, 1), (-1, 0, 0)])
+def test_a_target_outside_the_image_is_refused(target):
+    decoder = GatedPixelCNN((1, 3, 5), num_levels=2, hidden_channels=8, num_layers=1)
+    with pytest.raises(ValueError, match=r"within \(3, 5, 1\), got"):
+        receptive_field(decoder, target)
