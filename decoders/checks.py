@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from decoders.base import AutoregressiveDecoder
-from decoders.likelihoods import Discrete
+from decoders.likelihoods import Discrete, Likelihood
 
 
 class SubPixel(NamedTuple):
@@ -46,7 +46,8 @@ def dependence(
         seed: of the random images and h.
 
     Returns:
-        (targets, H, W, C) float64: the largest absolute change of the target's log-probabilities.
+        (targets, H, W, C) float64: the largest absolute change of the target's log-probabilities,
+        or of its quantiles where x is continuous.
     """
     decoder = copy.deepcopy(decoder).double().eval().cpu()
     generator = torch.Generator().manual_seed(seed)
@@ -162,22 +163,34 @@ def _changes(
 def _distributions(
     decoder: AutoregressiveDecoder, x: Tensor, h: Tensor | None, targets: list[SubPixel]
 ) -> Tensor:
-    """The distribution of each target as numbers to compare: (B, targets, L), or parameters."""
+    """The distribution of each target as N numbers to compare, (B, targets, N)."""
     params = decoder.params(x, h)
     rows = torch.tensor([t.row for t in targets])
     cols = torch.tensor([t.col for t in targets])
     params = params[:, :, rows, cols]  # (B, P, targets)
     pixels = x[:, :, rows, cols]
-    likelihood = decoder.likelihood
-    if not isinstance(likelihood, Discrete):
-        return params.transpose(1, 2)
     channels = torch.tensor([t.channel for t in targets])
-    out = params.new_zeros(len(x), len(targets), likelihood.num_levels)
+    size = decoder.likelihood.num_levels or len(_QUANTILES)
+    out = params.new_zeros(len(x), len(targets), size)
     for channel in channels.unique().tolist():
         chosen = channels == channel
-        log_probs = likelihood.level_log_probs(params[..., chosen], pixels[..., chosen], channel)
-        out[:, chosen] = log_probs.transpose(1, 2)
+        own = params[..., chosen], pixels[..., chosen], channel
+        out[:, chosen] = _distribution(decoder.likelihood, *own).transpose(1, 2)
     return out
+
+
+_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def _distribution(likelihood: Likelihood, params: Tensor, x: Tensor, channel: int) -> Tensor:
+    """One channel's log-probabilities of all levels, or its quantiles where it is continuous."""
+    if isinstance(likelihood, Discrete):
+        return likelihood.level_log_probs(params, x, channel)
+    drawn = [
+        likelihood.sample(params, x, channel, torch.full_like(params[:, 0], quantile))
+        for quantile in _QUANTILES
+    ]
+    return torch.stack(drawn, dim=1)
 
 
 def _random_image(decoder: AutoregressiveDecoder, generator: torch.Generator) -> Tensor:
