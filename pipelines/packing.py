@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines import decoding
+from pipelines.arrays import map_npy
 from pipelines.decoding import Rules
 from pipelines.listing import CHUNK, Listing
 from pipelines.progress import Progress
@@ -95,7 +96,7 @@ def pack(
     if damaged:
         names = "; ".join(f"{listing.name(row)} {reason}" for row, reason in damaged)
         print(f"skipped {len(damaged)} damaged images of {label}: {names}", file=sys.stderr)
-    pixels = np.load(whole, mmap_mode="r", allow_pickle=False)
+    pixels = map_npy(whole)
     kept = np.delete(np.arange(listing.count), [row for row, _ in damaged])
     return Packed(pixels[: limit or None], kept[: limit or None])
 
@@ -167,7 +168,7 @@ class _Part:
         """Turn the part into the whole; the last rename is what makes it one."""
         if damaged:
             self._drop([row for row, _ in damaged])
-        pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        pixels = map_npy(self.path)
         sidecar = {
             "count": len(pixels),
             "shape": pixels.shape[1:],
@@ -187,7 +188,7 @@ class _Part:
 
     def _drop(self, rows: list[int]) -> None:
         """Copy all rows but these into a new part, in blocks, and put it in the old one's place."""
-        pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        pixels = map_npy(self.path)
         keep = np.delete(np.arange(len(pixels)), rows)
         beside = self.path.with_suffix(".tmp")
         with open(beside, "wb") as file:
