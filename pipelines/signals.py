@@ -29,7 +29,6 @@ class Interrupts:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    @property
     def flags(self) -> list[float]:
         """[told to stop by SIGINT, told to stop by another], to be added over processes."""
         interrupted = self.received is signal.SIGINT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -61,17 +62,17 @@ class Stepper:
         self.step = 0
         self.scales: tuple[float, ...] = ()  # of soft free bits, one per level
 
-    def take(self, job: Work, flags: list[float]) -> Outcome:
+    def take(self, job: Work, flags: Callable[[], list[float]]) -> Outcome:
         """Do one step, if every process finds its loss and the gradient finite.
 
         Args:
             job: this process's share of the global batch.
-            flags: numbers to add up over the processes along with everything else.
+            flags: asked when the gradient is there, and added up over the processes.
         """
         own = self._backward(job)
         norm = self._clip().to(own).reshape(1) / self.fabric.world_size
-        both = self._sum(torch.cat([own, norm, own.new_tensor(flags)])).tolist()
-        sums, total_norm, flags = both[: len(own)], both[len(own)], both[len(own) + 1 :]
+        both = self._sum(torch.cat([own, norm, own.new_tensor(flags())])).tolist()
+        sums, total_norm, total_flags = both[: len(own)], both[len(own)], both[len(own) + 1 :]
         if all(map(math.isfinite, [*sums, total_norm])):
             status = "taken"
             self._descend(sums, len(job.indices))
@@ -82,7 +83,7 @@ class Stepper:
             self.ema.restore_buffers(self.plain)  # forward may have spoilt running statistics
         self.optimizer.zero_grad()
         self.step += 1
-        return Outcome(status, sums, total_norm, flags)
+        return Outcome(status, sums, total_norm, total_flags)
 
     @property
     def learning_rate(self) -> float:
