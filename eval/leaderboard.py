@@ -17,20 +17,9 @@ from typing import Any, Literal
 
 import tyro
 
+from eval.discovery import discover, report_problems
 from eval.ranking import RULES, Row, Table, in_unit, tables
-from eval.results import (
-    SCHEMA,
-    Estimate,
-    Found,
-    Result,
-    ResultError,
-    discover,
-    read_result,
-    report_problems,
-    write_result,
-)
-
-__all__ = ["Estimate", "Found", "Result", "ResultError", "discover", "read_result", "write_result"]
+from eval.results import SCHEMA, ResultError
 
 OTHER_UNIT = {"nats/image": "bits/dim", "bits/dim": "nats/image"}
 
@@ -57,7 +46,7 @@ def number(value: float, unit: str) -> str:
 
 
 def score(row: Row, table: Table, unit: str) -> str:
-    """Format a row's number with the mark of its kind, its standard error and its K."""
+    """Format a row's number with the mark of its kind, its standard error and, once, its K."""
     value = in_unit(row.nats, unit, table.images)
     if row.reference is None:
         text = number(value, unit)
@@ -69,8 +58,8 @@ def score(row: Row, table: Table, unit: str) -> str:
         text = f"{'≤' if row.kind == 'bound' else '≈'} {text}"
     if row.stderr is not None:
         text += f" ± {number(in_unit(row.stderr, unit, table.images), unit)}"
-    if row.kind == "estimate":
-        text += f" (K={row.k})" if row.k else " (K not stated)"
+    if row.kind == "estimate" and unit == table.unit:
+        text += f" (K={row.k or '?'})"
     return text
 
 

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from eval.discovery import Found
 from eval.nll import bits_per_dim
 from eval.published import Published, published
-from eval.results import RANKED_KINDS, Found, ResultError
+from eval.results import RANKED_KINDS, ResultError
 
 RULES = (
     "bits/dim = nats / (C·H·W·ln 2); MNIST is by convention given in nats per image.",
     "Unmarked: an exact likelihood. ≤: a bound (negative ELBO, dequantised flow, diffusion bound). "
     "≈ with K: an importance-weighted estimate, in expectation still above the true value, and "
-    "lower the larger K is.",
+    "lower the larger K is (K=?: the source doesn't say).",
     "± is the standard error over the images (published rows state none). A rank counts the rows "
     "better by more than two joint standard errors; = marks a tie, some row within them.",
     "Given a label, code, map or caption the number is no likelihood of the image alone: unranked.",
@@ -231,7 +232,7 @@ def tables(
     """Sort results, and what the literature has beside them, into tables of comparable rows.
 
     Args:
-        found: results, from `eval.results.discover`.
+        found: results, from `eval.discovery.discover`.
         data: only this data set's tables; `mnist` takes in its static binarisation. Without it,
             the data sets of `found`, or all of the literature's where nothing was found.
         literature: published rows; all of `published.json` by default.

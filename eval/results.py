@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -111,12 +109,10 @@ class Result:
         record = {"schema": SCHEMA, **asdict(self), "unit": "nats/image"}
         record.update(record.pop("extra"))
         record["bits_per_dim"] = self.bits_per_dim
-        record["bits_per_dim_stderr"] = _null(bits_per_dim(self.stderr, self.dims))
-        record["stderr"] = _null(self.stderr)
+        record["bits_per_dim_stderr"] = bits_per_dim(self.stderr, self.dims)
         if self.estimate is not None:
-            record["estimate"]["stderr"] = _null(self.estimate.stderr)
             record["estimate"]["bits_per_dim"] = bits_per_dim(self.estimate.nats, self.dims)
-        return record
+        return _null(record)
 
     @classmethod
     def from_json(cls, record: Any) -> Result:
@@ -154,8 +150,13 @@ def _check_stated(record: dict[str, Any], name: str, value: float) -> None:
         raise ResultError(f"{name} is {value:.5g} by the nats, but it says {stated:.5g}")
 
 
-def _null(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _null(value: Any) -> Any:
+    """Return JSON's null for every NaN: the standard error of a single image is one."""
+    if isinstance(value, dict):
+        return {name: _null(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _required(item: Any) -> bool:
@@ -252,6 +253,11 @@ def _no_constant(name: str) -> Any:
     raise ResultError(f"{name} is not a number")
 
 
+def scores_beside(path: Path) -> Path:
+    """Return where a result file's per-image nats are: nll.npy, or <name>.nll.npy of another."""
+    return path.with_name("nll.npy" if path.name == "result.json" else f"{path.stem}.nll.npy")
+
+
 def read_result(path: Path | str) -> Result:
     """Read a result file, or a run directory's `result.json`.
 
@@ -263,11 +269,10 @@ def read_result(path: Path | str) -> Result:
     try:
         text = path.read_text(encoding="utf-8")
         result = Result.from_json(json.loads(text, parse_constant=_no_constant))
-        scores = path.with_name("nll.npy")
-        if path.name == "result.json" and scores.exists():
-            _check_scores(result, scores)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if scores_beside(path).exists():
+            _check_scores(result, scores_beside(path))
+    except (OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise ResultError(f"{path}: {reason}") from error
     return result
 
@@ -275,85 +280,6 @@ def read_result(path: Path | str) -> Result:
 def _check_scores(result: Result, path: Path) -> None:
     values = np.load(path, allow_pickle=False)
     if values.shape != (result.count,):
-        raise ResultError(f"says {result.count} images, but nll.npy holds {list(values.shape)}")
+        raise ResultError(f"says {result.count} images, but {path.name} has {list(values.shape)}")
     if result.kind != "estimate" and not _agree(float(values.mean()), result.value):
-        raise ResultError(f"says {result.value:.5g} nats, but nll.npy has {values.mean():.5g}")
-
-
-class Found(NamedTuple):
-    """A result and the file it stands in."""
-
-    result: Result
-    path: Path
-
-    @property
-    def run_dir(self) -> Path | None:
-        """The run directory, where the file is one's `result.json`."""
-        return self.path.parent if self.path.name == "result.json" else None
-
-
-def _files(path: Path) -> list[Path]:
-    """List the result files that a named path stands for."""
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise ResultError(f"{path} does not exist: name a run directory or a result file")
-    if (path / "result.json").exists():
-        return [path / "result.json"]
-    found = sorted(
-        file
-        for file in path.rglob("*.json")
-        if file.name == "result.json" or not _in_run(file.parent, path)
-    )
-    if not found:
-        raise ResultError(f"{path} holds no result: train or evaluate a run there first")
-    return found
-
-
-def _in_run(folder: Path, root: Path) -> bool:
-    """Tell whether a folder below root belongs to a run, whose other JSON files are no results."""
-    if (folder / "config.json").exists() or (folder / "result.json").exists():
-        return True
-    return folder != root and _in_run(folder.parent, root)
-
-
-def _same_run(r: Result) -> tuple[Any, ...]:
-    return (r.pipeline, r.name, r.command, r.commit, r.date, r.seed, r.data, r.split, r.binarize)
-
-
-def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
-    """Find and read results in run directories, result files, and folders of either.
-
-    Copies of one result count once. The outcome doesn't depend on the order of the paths.
-
-    Returns:
-        The results, and one sentence for each file that was left out.
-
-    Raises:
-        ResultError: a path doesn't exist or holds nothing, or two files claim the same run with
-            different numbers.
-    """
-    listed = [file for path in paths for file in _files(Path(path).expanduser())]
-    files = {file.resolve(): file for file in sorted(listed, reverse=True)}.values()
-    found: dict[tuple[Any, ...], Found] = {}
-    problems = []
-    # Run directories first: of two copies the one with pictures beside it is kept.
-    for file in sorted(files, key=lambda file: (file.name != "result.json", file)):
-        try:
-            result = read_result(file)
-        except ResultError as error:
-            problems.append(str(error))
-            continue
-        first = found.setdefault(_same_run(result), Found(result, file))
-        if json.dumps(first.result.to_json()) != json.dumps(result.to_json()):
-            raise ResultError(
-                f"{first.path} and {file} claim the same run ({result.name}) with different "
-                "content: remove the wrong one"
-            )
-    return sorted(found.values(), key=lambda one: one.path), problems
-
-
-def report_problems(problems: Sequence[str]) -> None:
-    """Name every file that was left out, on stderr."""
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        raise ResultError(f"says {result.value:.5g} nats, but {path.name} has {values.mean():.5g}")

@@ -80,9 +80,9 @@ def make_run(folder: Path, *, seed: int = 0, pictures: bool = True, **changes: A
         "seconds": 3.0,
         "parameters": 12345,
         "seed": seed,
-        "baseline": {"name": "uniform", "nats": 64 * math.log(17)},
+        "baseline": {"name": "uniform", "value": 64 * math.log(17)},
         "extra": {
-            "importance": curve,
+            "estimates": curve,
             "latents": {"levels": [level], "verdict": "The code is used."},
             "probes": [
                 {

@@ -1,0 +1,90 @@
+"""Results in run directories, files and folders: found, read, and held against each other."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval.results import Result, ResultError, read_result
+
+
+class Found(NamedTuple):
+    """A result and the file it stands in."""
+
+    result: Result
+    path: Path
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The run directory, where the file is one's `result.json`."""
+        return self.path.parent if self.path.name == "result.json" else None
+
+
+def _files(path: Path) -> list[Path]:
+    """List the result files that a named path stands for."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise ResultError(f"{path} does not exist: name a run directory or a result file")
+    if (path / "result.json").exists():
+        return [path / "result.json"]
+    found = sorted(
+        file
+        for file in path.rglob("*.json")
+        if file.name == "result.json" or not _in_run(file.parent, path)
+    )
+    if not found:
+        raise ResultError(f"{path} holds no result: train or evaluate a run there first")
+    return found
+
+
+def _in_run(folder: Path, root: Path) -> bool:
+    """Tell whether a folder below root belongs to a run, whose other JSON files are no results."""
+    if (folder / "config.json").exists() or (folder / "result.json").exists():
+        return True
+    return folder != root and _in_run(folder.parent, root)
+
+
+def _same_run(r: Result) -> tuple[Any, ...]:
+    return (r.pipeline, r.name, r.command, r.commit, r.date, r.seed, r.data, r.split, r.binarize)
+
+
+def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
+    """Find and read results in run directories, result files, and folders of either.
+
+    Copies of one result count once. The outcome doesn't depend on the order of the paths.
+
+    Returns:
+        The results, and one sentence for each file that was left out.
+
+    Raises:
+        ResultError: a path doesn't exist or holds nothing, or two files claim the same run with
+            different numbers.
+    """
+    listed = [file for path in paths for file in _files(Path(path).expanduser())]
+    files = {file.resolve(): file for file in sorted(listed, reverse=True)}.values()
+    found: dict[tuple[Any, ...], Found] = {}
+    problems = []
+    # Run directories first: of two copies the one with pictures beside it is kept.
+    for file in sorted(files, key=lambda file: (file.name != "result.json", file)):
+        try:
+            result = read_result(file)
+        except ResultError as error:
+            problems.append(str(error))
+            continue
+        first = found.setdefault(_same_run(result), Found(result, file))
+        if json.dumps(first.result.to_json()) != json.dumps(result.to_json()):
+            raise ResultError(
+                f"{first.path} and {file} claim the same run ({result.name}) with different "
+                "content: remove the wrong one"
+            )
+    return sorted(found.values(), key=lambda one: one.path), problems
+
+
+def report_problems(problems: Sequence[str]) -> None:
+    """Name every file that was left out, on stderr."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)

@@ -1,0 +1,156 @@
+"""Prove that the report is one self-contained page, and read it in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import plots
+from eval.report import main, read_metrics
+from eval.results import ResultError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Tables(HTMLParser):
+    """The text of every table, row by row, and the address of everything that is loaded."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.addresses: list[str] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        elif tag in ("img", "script", "link", "iframe"):
+            self.addresses += [v for k, v in attrs if k in ("src", "href") and v]
+        self.inside = tag in ("td", "th") or (self.inside and tag not in ("tr", "table"))
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.tables[-1][-1][-1] += data
+
+
+@pytest.fixture(name="page")
+def page_fixture(run, tmp_path):
+    """A page about two runs, one with a hostile name."""
+    run(tmp_path / "runs" / "a", name="<img src=x onerror=alert(1)>", config={"x": "</code><b>"})
+    run(tmp_path / "runs" / "b", name="second", seed=1, shift=8.0, rates=(2.0, 4.0))
+    out = tmp_path / "report.html"
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    return out
+
+
+def test_the_page_holds_everything_and_fetches_nothing(page):
+    text = page.read_text()
+    parsed = Tables(text)
+    assert parsed.addresses
+    assert all(address.startswith("data:image/") for address in parsed.addresses)
+    assert "<img src=x" not in text
+    assert "</code><b>" not in text
+    for part in ("samples", "reconstructions", "interpolation", "receptive field"):
+        assert text.count(f'alt="{part}"') == 2
+    assert text.count("<svg") == 1 + 2 * 3  # bars; two curves and the importance curve per run
+    for words in ("python -m pipelines.pixelvae --limit 40", "The code is used.", "1 of 2", "3.69"):
+        assert words in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_ids_inside_the_figures_do_not_collide(page):
+    svgs = re.findall(r"<svg.*?</svg>", page.read_text(), flags=re.DOTALL)
+    clips = [set(re.findall(r'<clipPath id="(\w+)"', svg)) for svg in svgs]
+    for place, ids in enumerate(clips):
+        for others in clips[place + 1 :]:
+            assert not ids & others
+
+
+def test_a_line_torn_off_at_the_end_is_no_error_but_one_in_the_middle_is(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [record["step"] for record in read_metrics(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ResultError, match="line 2 is not JSON"):
+        read_metrics(path)
+
+
+def test_long_and_non_finite_curves_stay_small_and_drawn():
+    metrics = [
+        {"split": "train", "step": s, "bits_per_dim": float("nan") if s % 7 == 0 else 1.0}
+        for s in range(20000)
+    ]
+    figure = plots.curves(metrics, "step")
+    assert figure is not None
+    line = figure.axes[0].lines[0]
+    assert len(np.asarray(line.get_xdata())) <= plots.MOST_POINTS + 1
+    assert np.asarray(line.get_xdata())[-1] == 19998
+    assert plots.curves(metrics, "seconds") is None
+
+
+def test_bad_input_is_one_sentence(run, tmp_path, capsys):
+    out = str(tmp_path / "out.html")
+    assert main(["--out", out]) == 2
+    folder = run(tmp_path / "a", extra={"estimates": [{"k": 1}, {"k": 2}]})
+    assert main([str(folder), "--out", out]) == 2
+    folder = run(tmp_path / "b", extra={"probes": [{"features": "code"}]})
+    assert main([str(folder), "--out", out]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in errors] == [True] * 3
+    assert not Path(out).exists()
+
+
+def dump(page: Path, profile: Path) -> str:
+    """Return the page's document as the browser has it after running its script."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        page.as_uri(),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_shows_the_table_and_sorts_it(page, tmp_path):
+    """A copy of the page clicks twice on the score's column, and finds the worse run on top."""
+    text = page.read_text()
+    clicks = (
+        "<script>const b = document.querySelectorAll('th button')[2]; b.click(); b.click();"
+        "document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;</script>"
+    )
+    clicked = tmp_path / "clicked.html"
+    clicked.write_text(text.replace("</body>", clicks + "</body>"))
+    shown = dump(clicked, tmp_path / "profile")
+    header, first, second = Tables(shown).tables[0]
+    assert header == ["rank", "model", "bits/dim", "nats/image", "bound", "rate", "parameters"]
+    assert second[1].startswith("<img src=x onerror=alert(1)>")
+    assert first[1].startswith("second")
+    assert [first[0], second[0]] == ["2", "1"]
+    assert 'aria-sort="descending"' in shown
+    assert 'data-wide="false"' in shown
