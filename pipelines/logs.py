@@ -6,18 +6,19 @@ so that no step stands twice and an interrupted run's file equals an uninterrupt
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.nll import bits_per_dim
-from pipelines.atomic import write_text
+from pipelines.atomic import CheckpointError, write_text
 
 METRICS, NONFINITE, EVENTS = "metrics.jsonl", "nonfinite.jsonl", "tensorboard"
 
@@ -48,31 +49,24 @@ class Logs:
 
     def __init__(self, run_dir: Path, *, step: int, enabled: bool) -> None:
         self.run_dir = run_dir
-        self.metrics: TextIO | None = None
         self.events: SummaryWriter | None = None
         if enabled:
             for name in (METRICS, NONFINITE):
                 drop_later_lines(run_dir / name, step)
-            self.metrics = (run_dir / METRICS).open("a")
             self.events = SummaryWriter(str(run_dir / EVENTS), purge_step=step + 1)
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
         """One line of metrics and its scalars."""
-        if self.metrics is None or self.events is None:
-            return
-        self.metrics.write(json.dumps({"step": step, **figures}) + "\n")
-        self.metrics.flush()
-        for name, value in figures.items():
-            if isinstance(value, (int, float)):
-                self.events.add_scalar(name, value, step)
+        if self.events is not None:
+            append(self.run_dir / METRICS, {"step": step, **figures})
+            for name, value in figures.items():
+                if isinstance(value, (int, float)):
+                    self.events.add_scalar(name, value, step)
 
     def nonfinite(self, step: int, record: Mapping[str, Any]) -> None:
         """One line about a step that was not taken; numbers that JSON lacks stand as strings."""
-        if self.metrics is not None:
-            with (self.run_dir / NONFINITE).open("a") as file:
-                file.write(json.dumps({"step": step, **record}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        if self.events is not None:
+            append(self.run_dir / NONFINITE, {"step": step, **record})
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """A picture (C, H, W), uint8, for TensorBoard."""
@@ -80,18 +74,36 @@ class Logs:
             self.events.add_image(name, image, step)
 
     def sync(self) -> None:
-        """Bring everything to the disk, before a checkpoint that counts on it."""
-        if self.metrics is not None and self.events is not None:
-            os.fsync(self.metrics.fileno())
+        """Bring everything out of this process, before a checkpoint that counts on it."""
+        if self.events is not None:
             self.events.flush()
 
     def __enter__(self) -> Logs:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.metrics is not None and self.events is not None:
-            self.metrics.close()
-            self.events.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.events is not None:
+            # on a full disk closing fails as well: the first error is the one to show
+            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                self.events.close()
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to a JSON-lines file, and see it to the disk.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}; the last checkpoint is untouched: "
+            "make room or make the folder writable, then go on with --resume"
+        ) from error
 
 
 class Window:

@@ -1,6 +1,8 @@
 """Being stopped by real signals, and going on by the command that was printed."""
 
+import json
 import os
+import random
 import runpy
 import shlex
 import signal
@@ -44,6 +46,14 @@ def wait_for_training(process, run_dir):
         time.sleep(0.05)
 
 
+def assert_same_weights(one, two):
+    found, expected = (checkpoint.read_state(checkpoint.checkpoints(run)[0]) for run in (one, two))
+    assert found["step"] == expected["step"] == 40
+    for part in ("model", "ema"):
+        for name, tensor in expected[part].items():
+            assert torch.equal(found[part][name], tensor), name
+
+
 def test_sigterm_saves_and_the_printed_command_goes_on(tmp_path):
     process = start(tmp_path, "--delay", "0.2")
     wait_for_training(process, tmp_path)
@@ -62,14 +72,37 @@ def test_sigterm_saves_and_the_printed_command_goes_on(tmp_path):
 
     (tmp_path / "whole").mkdir()
     fit(make_fabric(CONFIG), toy.build(), toy.ToyImages(), CONFIG, tmp_path / "whole")
-    found, expected = (
-        checkpoint.read_state(checkpoint.checkpoints(run)[0])
-        for run in (tmp_path, tmp_path / "whole")
-    )
-    assert found["step"] == expected["step"] == 40
-    for part in ("model", "ema"):
-        for name, tensor in expected[part].items():
-            assert torch.equal(found[part][name], tensor), name
+    assert_same_weights(tmp_path, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_of_training_changes_nothing_in_the_end(tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    flags = ["--checkpoint-every", "1", "--delay", "0.02"]
+    chance = random.Random(0)
+    kills = 0
+    for folder in (killed, whole):
+        folder.mkdir()
+    while True:
+        process = start(killed, *flags, *(["--resume"] if kills else []))
+        try:
+            process.communicate(timeout=chance.uniform(4.0, 7.0))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            assert kills < 40, "it gets nowhere"
+    assert process.returncode == 0
+    assert kills > 0
+    _, said = (process := start(whole, *flags)).communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert_same_weights(killed, whole)
+    names = [
+        [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+        for run in (killed, whole)
+    ]
+    assert names[0] == names[1]
 
 
 def test_a_second_signal_exits_at_once(tmp_path):
