@@ -107,7 +107,7 @@ def test_extreme_parameters_stay_finite_with_their_gradients(head: Discrete, siz
 
 
 def test_logistic_bins_are_differences_of_sigmoids():
-    """One component, by the definition: σ at the upper edge minus σ at the lower, open at the ends."""
+    """One component, by the definition: σ at the upper edge minus σ at the lower."""
     mean, log_scale = 0.2, -1.5
     head = DiscretizedLogisticMixture(16, 1)
     params = torch.tensor([[0.3, mean, log_scale]], dtype=torch.float64)

@@ -10,8 +10,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from decoders import (
-    DeconvDecoder,
     Decoder,
+    DeconvDecoder,
     DiagonalGaussian,
     DiscretizedLogisticMixture,
     GatedPixelCNN,

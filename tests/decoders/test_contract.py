@@ -1,0 +1,448 @@
+"""Prove what every decoder promises: shapes, gradients, repeatability, refusals in one sentence."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from decoders import (
+    Categorical,
+    DeconvDecoder,
+    DiagonalGaussian,
+    DiscretizedLogisticMixture,
+    GatedPixelCNN,
+    PixelCNN,
+    to_levels,
+)
+
+SHAPE = (3, 5, 6)
+
+
+@pytest.fixture
+def decoder(any_network, cond_shape):
+    """Every decoder with every conditioning, on images of 3×5×6 sub-pixels and 4 levels."""
+    decoder = any_network(SHAPE, num_levels=4, cond_shape=cond_shape)
+    with torch.no_grad():
+        for parameter in decoder.parameters():  # the baseline without h is of zeros alone
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return decoder
+
+
+def test_log_prob_is_one_float32_number_for_each_image(decoder, inputs):
+    x, h = inputs(decoder, 4)
+    log_prob = decoder.log_prob(x, h)
+    assert log_prob.shape == (4,)
+    assert log_prob.dtype == torch.float32
+    assert (log_prob < 0).all()
+    assert torch.equal(decoder(x, h), log_prob)
+
+
+def test_each_image_is_scored_by_itself(decoder, inputs):
+    x, h = inputs(decoder, 4)
+    alone = [decoder.log_prob(x[n : n + 1], None if h is None else h[n : n + 1]) for n in range(4)]
+    torch.testing.assert_close(torch.cat(alone), decoder.log_prob(x, h))
+
+
+def test_samples_are_levels(decoder, inputs):
+    h = inputs(decoder, 3)[1]
+    x = decoder.sample(h, num=3)
+    assert x.shape == (3, *SHAPE)
+    assert x.dtype == torch.uint8
+    assert int(x.max()) < 4
+    assert x.is_contiguous()
+    assert decoder.log_prob(x, h).isfinite().all()
+
+
+def test_the_number_of_samples_is_that_of_h_or_of_the_noise_or_one(decoder, inputs):
+    h = inputs(decoder, 2)[1]
+    assert len(decoder.sample(h)) == (1 if h is None else 2)
+    assert len(decoder.sample(h, noise=torch.rand(2, *SHAPE))) == 2
+
+
+def test_a_gradient_reaches_every_parameter_and_h(decoder, inputs):
+    x, h = inputs(decoder, 4)
+    if h is not None:
+        h.requires_grad_()
+    (-decoder(x, h).mean()).backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    if h is not None:
+        assert h.grad is not None
+        assert (h.grad.flatten(1).abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (GatedPixelCNN, {"color_order": "head", "embedding_dim": 3, "weight_norm": True}),
+        (GatedPixelCNN, {"gated": False, "residual": False, "skip": False}),
+        (GatedPixelCNN, {"likelihood": DiscretizedLogisticMixture(4, 2), "head_channels": 7}),
+        (PixelCNN, {"color_order": "head", "embedding_dim": 3, "weight_norm": True}),
+        (PixelCNN, {"gated": True, "residual": True, "norm": True}),
+        (PixelCNN, {"likelihood": DiagonalGaussian()}),
+        (DeconvDecoder, {"likelihood": DiscretizedLogisticMixture(4, 2)}),
+        (DeconvDecoder, {"likelihood": DiagonalGaussian()}),
+    ],
+)
+def test_a_gradient_reaches_every_parameter_of_every_option(kind, options, inputs):
+    if "likelihood" not in options:
+        options = {"num_levels": 4, **options}
+    decoder = kind(SHAPE, cond_shape=(3,), hidden_channels=24, **options)
+    (-decoder(*inputs(decoder, 4)).mean()).backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_train_and_eval_are_one_without_dropout(decoder, inputs):
+    x, h = inputs(decoder, 4)
+    training = decoder.train().log_prob(x, h)
+    evaluating = decoder.eval().log_prob(x, h)
+    assert torch.equal(evaluating, decoder.log_prob(x, h))
+    assert torch.equal(training, evaluating)
+
+
+def test_dropout_is_for_training_alone(network, inputs):
+    decoder = network(SHAPE, num_levels=4, dropout=0.5)
+    x, _ = inputs(decoder, 4)
+    noise = torch.rand(2, *SHAPE)
+    assert not torch.equal(decoder(x), decoder(x))
+    sample = decoder.sample(noise=noise)
+    assert decoder.training, "sampling must leave the mode as it was"
+    assert all(module.training for module in decoder.modules())
+    decoder.eval()
+    assert torch.equal(decoder(x), decoder(x))
+    assert torch.equal(decoder.sample(noise=noise), sample)
+
+
+def test_h_matters(any_network, inputs):
+    for cond_shape in [(3,), (2, 2, 3)]:
+        decoder = any_network(SHAPE, num_levels=4, cond_shape=cond_shape)
+        x, h = inputs(decoder, 4)
+        changed = h.clone()
+        changed[1] += 1
+        before, after = decoder.log_prob(x, h), decoder.log_prob(x, changed)
+        assert (before != after).tolist() == [False, True, False, False]
+        noise = torch.rand(4, *SHAPE)
+        samples = decoder.sample(h, noise=noise), decoder.sample(30 * h, noise=noise)
+        assert not torch.equal(*samples)
+
+
+def test_a_map_reaches_the_pixels_at_its_place(network, inputs):
+    """Changing the right half of a map leaves what lies far left as it was."""
+    decoder = network((1, 4, 24), num_levels=4, cond_shape=(2, 4, 24)).double()
+    x, h = inputs(decoder, 1)
+    changed = h.clone()
+    changed[..., 12:] += 1
+    with torch.no_grad():
+        moved = (decoder.params(x, h) != decoder.params(x, changed)).any(dim=1)[0]
+    assert not moved[:, :4].any()
+    assert moved[:, 12:].all()
+
+
+def test_without_conditioning_nothing_is_built_for_it(network):
+    assert not any("cond" in name for name, _ in network(SHAPE, num_levels=4).named_parameters())
+
+
+def test_weights_load_into_a_new_one(decoder, any_network, cond_shape, inputs):
+    other = any_network(SHAPE, num_levels=4, cond_shape=cond_shape)
+    x, h = inputs(decoder, 4)
+    result = other.load_state_dict(decoder.state_dict(), strict=True)
+    assert not result.missing_keys
+    assert torch.equal(other(x, h), decoder(x, h))
+    noise = torch.rand(4, *SHAPE)
+    assert torch.equal(other.sample(h, noise=noise), decoder.sample(h, noise=noise))
+
+
+def test_the_state_holds_parameters_alone(decoder):
+    """No masks: what a kernel may see is decided by the code, never by a checkpoint."""
+    assert set(decoder.state_dict()) == {name for name, _ in decoder.named_parameters()}
+
+
+def test_a_copy_is_equal_and_apart(decoder, inputs):
+    x, h = inputs(decoder, 4)
+    before = decoder(x, h)
+    twin = copy.deepcopy(decoder)
+    assert torch.equal(twin(x, h), before)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert torch.equal(decoder(x, h), before)
+
+
+def test_a_seed_gives_the_same_samples(decoder, inputs):
+    h = inputs(decoder, 3)[1]
+
+    def draw(seed: int):
+        return decoder.sample(h, num=3, generator=torch.Generator().manual_seed(seed))
+
+    state = torch.get_rng_state()
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+    assert torch.equal(torch.get_rng_state(), state), "a generator spares the global one"
+
+
+def test_common_noise_shows_what_h_alone_changes(any_network):
+    decoder = any_network(SHAPE, num_levels=4, cond_shape=(3,))
+    h, noise = torch.randn(1, 3).expand(4, 3), torch.rand(1, *SHAPE).expand(4, *SHAPE)
+    same = decoder.sample(h, noise=noise)
+    assert torch.equal(same, same[:1].expand_as(same))
+    nearly = decoder.sample(h + 1e-4 * torch.randn(4, 3), noise=noise)
+    assert (nearly == same).float().mean() > 0.98
+
+
+def test_low_temperature_sharpens(any_network):
+    decoder = any_network(SHAPE, num_levels=4, cond_shape=(3,))
+    h = torch.randn(1, 3).expand(20, 3)
+    modes = decoder.sample(h, temperature=0)
+    assert torch.equal(modes, modes[:1].expand_as(modes))
+    with torch.no_grad():
+        scores = [float(decoder(decoder.sample(h, temperature=t), h).mean()) for t in (0.1, 1, 10)]
+    assert scores[0] > scores[1] > scores[2]
+
+
+def test_repr_names_the_decoder(decoder):
+    assert repr(decoder).startswith(type(decoder).__name__ + "(")
+
+
+def test_bf16_autocast_scores_nearly_the_same_in_float32(decoder, inputs):
+    x, h = inputs(decoder, 8)
+    exact = decoder(x, h)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = decoder(x, h)
+        sample = decoder.sample(h, num=8)
+    assert rough.dtype == torch.float32
+    per_dim = (rough - exact).abs() / x[0].numel()
+    assert float(per_dim.detach().max()) < 0.01
+    rough.mean().backward()
+    assert sample.dtype == torch.uint8
+
+
+def test_three_hundred_levels_are_int64(any_network, inputs):
+    decoder = any_network((1, 3, 4), num_levels=300)
+    x, _ = inputs(decoder, 2)
+    assert x.dtype == decoder.dtype == torch.int64
+    assert decoder(x).shape == (2,)
+    assert decoder.sample(num=2).dtype == torch.int64
+    known = x, torch.ones(1, 3, 4, dtype=torch.bool)
+    assert torch.equal(decoder.sample(num=2, known=known), x)
+    with pytest.raises(ValueError, match=r"levels 0\.\.299, got 0\.\.300"):
+        decoder(torch.full_like(x, 300).index_fill(0, torch.tensor([0]), 0))
+    with pytest.raises(ValueError, match=r"expected torch.int64 levels 0..299, got torch.uint8"):
+        decoder(x.to(torch.uint8))
+
+
+def test_continuous_images_are_floats(any_network, inputs):
+    decoder = any_network(SHAPE, likelihood=DiagonalGaussian())
+    x, _ = inputs(decoder, 2)
+    assert decoder.num_levels is None
+    assert decoder(x).shape == (2,)
+    assert decoder.sample(num=2).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"expected floating-point values, got torch.uint8"):
+        decoder(torch.zeros(2, *SHAPE, dtype=torch.uint8))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 1, 5, 6, dtype=torch.uint8), "(B, 3, 5, 6), got (2, 1, 5, 6)"),
+        (torch.zeros(2, 3, 6, 5, dtype=torch.uint8), "(B, 3, 5, 6), got (2, 3, 6, 5)"),
+        (torch.zeros(3, 5, 6, dtype=torch.uint8), "(B, 3, 5, 6), got (3, 5, 6)"),
+        (torch.zeros(2, *SHAPE), "torch.uint8 levels 0..3, got torch.float32; turn floats in"),
+        (torch.zeros(2, *SHAPE), "decoders.to_levels"),
+        (torch.zeros(2, *SHAPE, dtype=torch.int64), "torch.uint8 levels 0..3, got torch.int64"),
+        (torch.full((2, *SHAPE), 4, dtype=torch.uint8), "expected levels 0..3, got 4..4"),
+    ],
+)
+def test_a_wrong_image_is_refused(any_network, x, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below)
+        any_network(SHAPE, num_levels=4)(x)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cond_shape", "h", "message"),
+    [
+        ((3,), None, "expected h of shape (B, 3), got none"),
+        ((2, 2, 3), None, "expected h of shape (B, 2, 2, 3), got none"),
+        ((), torch.zeros(2, 3), "without conditioning: build it with cond_shape=(3,)"),
+        ((3,), torch.zeros(2, 4), "expected h of shape (2, 3), got (2, 4)"),
+        ((3,), torch.zeros(3), "expected h of shape (2, 3), got (3,)"),
+        ((3,), torch.zeros(5, 3), "expected h of shape (2, 3), got (5, 3)"),
+        ((3,), torch.zeros(2, 3, 1, 1), "expected h of shape (2, 3), got (2, 3, 1, 1)"),
+        ((2, 2, 3), torch.zeros(2, 2, 3, 2), "(2, 2, 2, 3), got (2, 2, 3, 2)"),
+        ((3,), torch.zeros(2, 3, dtype=torch.int64), "floating-point h, got torch.int64: embed"),
+        (
+            (3,),
+            torch.zeros(2, 3, dtype=torch.float64),
+            "type torch.float32, got torch.float64",
+        ),
+    ],
+)
+def test_a_wrong_h_is_refused(any_network, cond_shape, h, message):
+    decoder = any_network(SHAPE, num_levels=4, cond_shape=cond_shape)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        decoder(torch.zeros(2, *SHAPE, dtype=torch.uint8), h)
+    assert message in str(error.value)
+    with pytest.raises(ValueError, match="h"):
+        decoder.sample(h, num=2)
+
+
+def known(shape: tuple[int, ...] = (2, *SHAPE), dtype: torch.dtype = torch.uint8):
+    return torch.zeros(shape, dtype=dtype)
+
+
+MASK = torch.ones(SHAPE, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num": 0}, "at least 1 image to sample, got num=0"),
+        ({"num": -1}, "at least 1 image to sample, got num=-1"),
+        ({"h": torch.zeros(2, 3), "num": 3}, "num=2, the number of h, or no num, got 3"),
+        ({"temperature": -1.0}, "temperature of at least 0, got -1.0"),
+        ({"temperature": float("nan")}, "temperature of at least 0, got nan"),
+        ({"noise": torch.rand(2, 3, 6, 5)}, "noise of shape (2, 3, 5, 6), got (2, 3, 6, 5)"),
+        ({"noise": torch.rand(3, *SHAPE), "num": 2}, "(2, 3, 5, 6), got (3, 3, 5, 6)"),
+        ({"num": 2, "known": (known(), MASK.float())}, "type torch.bool, got torch.float32"),
+        ({"num": 2, "known": (known(), MASK[0])}, "mask of that shape or (3, 5, 6), got"),
+        ({"num": 3, "known": (known(), MASK)}, "known images of shape (3, 3, 5, 6)"),
+        ({"num": 2, "known": (known((2, 3, 5, 5)), MASK)}, "(B, 3, 5, 6), got (2, 3, 5, 5)"),
+        ({"num": 2, "known": (known(dtype=torch.float32), MASK)}, "decoders.to_levels"),
+        ({"num": 2, "known": (known() + 9, MASK)}, "expected levels 0..3, got 9..9"),
+    ],
+)
+def test_a_wrong_argument_of_sample_is_refused(any_network, arguments, message):
+    cond_shape = (3,) if "h" in arguments else ()
+    decoder = any_network(SHAPE, num_levels=4, cond_shape=cond_shape)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        decoder.sample(**arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_shape": (5, 6)}, "image_shape (C, H, W), got (5, 6)"),
+        ({"image_shape": (1, 0, 6)}, "image_shape (C, H, W), got (1, 0, 6)"),
+        ({"cond_shape": (3, 4)}, "cond_shape (), (K,) or (K, H', W'), got (3, 4)"),
+        ({"kernel_size": 4}, "odd kernel size of at least 1, got 4"),
+        ({"first_kernel_size": 0}, "odd kernel size of at least 1, got 0"),
+        ({"first_kernel_size": 1}, "at least 3"),
+        ({"hidden_channels": 2}, "at least 3 channels, one for each of 3 channel groups, got 2"),
+        ({"color_order": "rgb"}, "'groups', 'head' or 'independent', got 'rgb'"),
+        ({"num_levels": 1}, "at least 2 levels, got 1"),
+        ({"likelihood": Categorical(5)}, "num_levels=5, as in Categorical(num_levels=5), or no"),
+        (
+            {"likelihood": DiscretizedLogisticMixture(4), "color_order": "groups"},
+            "which orders the channels itself, got 'groups'",
+        ),
+        (
+            {"likelihood": DiagonalGaussian(), "num_levels": None, "embedding_dim": 2},
+            "embedding_dim=0 for continuous x",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNN])
+def test_an_impossible_network_is_refused(kind, options, message):
+    options = {"image_shape": SHAPE, "num_levels": 4, **options}
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        kind(options.pop("image_shape"), **options)
+    assert message in str(error.value)
+
+
+def test_a_masked_stack_of_single_pixels_is_refused():
+    with pytest.raises(
+        ValueError, match="at least 3 for a layer that sees earlier rows alone, got 1"
+    ):
+        PixelCNN(SHAPE, num_levels=4, kernel_size=1)
+
+
+# --- levels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [2, 3, 17, 255, 256, 300])
+def test_to_levels_inverts_the_scaling_of_levels(levels: int):
+    every = torch.arange(levels)
+    back = to_levels(every.float() / (levels - 1), levels)
+    assert torch.equal(back.long(), every)
+    assert back.dtype == (torch.uint8 if levels <= 256 else torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.tensor([0.5, 1.5]), r"got 0\.5\.\.1\.5: rescale"),
+        (torch.tensor([-1.0, 1.0]), r"got -1\.\.1: rescale"),
+        (torch.tensor([0.5, float("nan")]), "nan"),
+        (torch.tensor([0, 255]), "expected floats in .* got torch.int64"),
+    ],
+)
+def test_to_levels_refuses_what_is_not_in_0_1(x, message):
+    with pytest.raises(ValueError, match=message):
+        to_levels(x)
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+def test_a_gpu_scores_and_samples_as_the_cpu(network, colors, cond_shape, inputs):
+    decoder = network(SHAPE, cond_shape=cond_shape, **colors(4)).double()
+    x, h = inputs(decoder, 4)
+    noise, mask = torch.rand(4, *SHAPE), torch.rand(SHAPE) < 0.3
+    expected = decoder(x, h)
+    sample = decoder.sample(h, noise=noise, known=(x, mask))
+    decoder.cuda()
+    on_gpu = None if h is None else h.cuda()
+    torch.testing.assert_close(decoder(x.cuda(), on_gpu).cpu(), expected)
+    drawn = decoder.sample(on_gpu, noise=noise, known=(x, mask))
+    assert drawn.device.type == "cuda"
+    assert torch.equal(drawn.cpu(), sample)
+
+
+@pytest.mark.gpu
+def test_a_gpu_scan_equals_the_whole_network(network, colors, inputs):
+    decoder = network(SHAPE, **colors(4)).eval().cuda()
+    x, _ = inputs(decoder, 4)
+    x = x.cuda()
+    with torch.no_grad():
+        expected, scan = decoder.params(x), decoder.scan(None, 4)
+        for row in range(5):
+            for col in range(6):
+                for channel in range(3):
+                    step = scan.params(row, col, channel)
+                    scan.push(row, col, channel, x[:, channel, row, col])
+                torch.testing.assert_close(step, expected[:, :, row, col], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_mixed_precision(network, inputs):
+    decoder = network(SHAPE, num_levels=4).cuda()
+    x, _ = inputs(decoder, 4)
+    exact = decoder(x.cuda())
+    with torch.autocast("cuda", torch.bfloat16):
+        rough = decoder(x.cuda())
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.01, atol=0.1)
+    (-rough.mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in decoder.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_decoder_scores_the_same(any_network, inputs):
+    decoder = any_network(SHAPE, num_levels=4, cond_shape=(3,))
+    x, h = inputs(decoder, 4)
+    expected = decoder(x, h)
+    torch.testing.assert_close(
+        torch.compile(decoder, fullgraph=True)(x, h), expected, rtol=1e-4, atol=1e-4
+    )
