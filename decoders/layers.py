@@ -78,6 +78,11 @@ class AboveConv2d(nn.Conv2d):
         bias: bool = True,
     ):
         reach = check_kernel_size(kernel_size) // 2
+        if reach + current_row == 0:
+            raise ValueError(
+                "expected an odd kernel size of at least 3 for a layer that sees earlier rows "
+                f"alone, got {kernel_size}"
+            )
         super().__init__(in_channels, out_channels, (reach + current_row, kernel_size), bias=bias)
         self.reach = reach
         self.current_row = current_row
