@@ -207,7 +207,7 @@ class MaskedScan(Scan):
             x = window.buffer[:, window.left + col]
             for layer in self.layers:
                 x = layer.step(x, col, channel)
-            torch.clamp_min(x, 0, out=self.features)
+            self.features.copy_(x).relu_()  # copied: x is of another type under autocast
         if channel < self.decoder.head.groups:
             embedded = window.buffer[:, window.left + col]
             self.output = self.head.step(self.features, embedded, row, col, channel)
