@@ -78,7 +78,7 @@ class Decoder(nn.Module, ABC):
 
         Args:
             h: (B, *cond_shape), or None where `cond_shape` is ().
-            num: how many images, B; taken from h where that is given.
+            num: how many images, B; unless given, those of h, the noise, or `known`, else 1.
             temperature: sharpens below 1, flattens above 1; 0 takes each mode.
             generator: makes the noise; the same seed gives the same images.
             noise: (B, C, H, W) uniforms in [0, 1) that decide every draw, in place of a generator.
@@ -139,6 +139,9 @@ class Decoder(nn.Module, ABC):
             )
         if not h.is_floating_point():
             raise ValueError(f"expected floating-point h, got {h.dtype}: embed it first")
+        weights = next(self.parameters(), h)
+        if h.dtype != weights.dtype and not torch.is_autocast_enabled(h.device.type):
+            raise ValueError(f"expected h of type {weights.dtype}, got {h.dtype}: convert it first")
 
     def sampling_inputs(
         self,
@@ -152,7 +155,8 @@ class Decoder(nn.Module, ABC):
         """Check the arguments of `sample`, and give the noise and the known part in full."""
         self.check_cond(h)
         if num is None:
-            num = len(h) if h is not None else 1 if noise is None else len(noise)
+            given = [part for part in (h, noise, known and known[0]) if part is not None]
+            num = len(given[0]) if given else 1
         elif h is not None and len(h) != num:
             raise ValueError(f"expected num={len(h)}, the number of h, or no num, got {num}")
         if num < 1:
