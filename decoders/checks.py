@@ -16,6 +16,8 @@ from torch import Tensor
 from decoders.base import AutoregressiveDecoder
 from decoders.likelihoods import Discrete, Likelihood
 
+BATCH = 64
+
 
 class SubPixel(NamedTuple):
     """The place of a sub-pixel; tuples compare in raster order."""
@@ -63,11 +65,8 @@ def dependence(
     with torch.no_grad():
         for _ in range(trials):
             x = _random_image(decoder, generator)
-            trial = [
-                _changes(decoder, x, h, places[start : start + 64], targets)
-                for start in range(0, len(places), 64)
-            ]
-            changes = torch.maximum(changes, torch.cat(trial).t())
+            trial = _changes(decoder, x, h, places, targets)
+            changes = torch.maximum(changes, trial.t())
     return changes.reshape(len(targets), height, width, channels)
 
 
@@ -149,15 +148,18 @@ def _changes(
     targets: list[SubPixel],
 ) -> Tensor:
     """(places, targets): how much changing each place of x changes each target's distribution."""
-    same = x.repeat(len(places), 1, 1, 1)
-    changed = same.clone()
-    for n, (row, col, channel) in enumerate(places):
-        changed[n, channel, row, col] = _another(decoder, x[0, channel, row, col])
-    many = None if h is None else h.expand(len(places), *h.shape[1:])
-    # Both batches have one shape, so that what doesn't depend is equal to the last bit.
-    before = _distributions(decoder, same, many, targets)
-    after = _distributions(decoder, changed, many, targets)
-    return (after - before).abs().amax(dim=-1)
+    many = None if h is None else h.expand(BATCH, *h.shape[1:])
+    # All batches have one shape, so that what doesn't depend is equal to the last bit.
+    before = _distributions(decoder, x.repeat(BATCH, 1, 1, 1), many, targets)
+    changes = []
+    for start in range(0, len(places), BATCH):
+        part = places[start : start + BATCH]
+        changed = x.repeat(BATCH, 1, 1, 1)
+        for n, (row, col, channel) in enumerate(part):
+            changed[n, channel, row, col] = _another(decoder, x[0, channel, row, col])
+        after = _distributions(decoder, changed, many, targets)
+        changes.append((after - before)[: len(part)].abs().amax(dim=-1))
+    return torch.cat(changes)
 
 
 def _distributions(

@@ -27,9 +27,11 @@ class Model(nn.Module):
     Args:
         decoder: p(x | h).
         encoder: what makes h; its `code_shape` must be the decoder's `cond_shape`.
+        code_dropout: how often, in training, an image's h is replaced by zeros, so that the model
+            also learns p(x), given nothing (see `dropped`). Not for latents, whose cost it hides.
 
     Raises:
-        ValueError: the two shapes differ.
+        ValueError: the two shapes differ, or latents would be dropped.
 
     >>> from decoders import GatedPixelCNN
     >>> from encoders import GaussianEncoder
@@ -40,8 +42,17 @@ class Model(nn.Module):
     (torch.Size([2]), torch.Size([2]))
     """
 
-    def __init__(self, decoder: Decoder, encoder: Encoder | None = None):
+    def __init__(
+        self, decoder: Decoder, encoder: Encoder | None = None, *, code_dropout: float = 0.0
+    ):
         super().__init__()
+        if not 0 <= code_dropout < 1 or (
+            code_dropout and (encoder is None or encoder.kind == "bound")
+        ):
+            raise ValueError(
+                "expected code_dropout from 0 to below 1, and 0 without an encoder or with "
+                f"latents, got {code_dropout}"
+            )
         code_shape = tuple(encoder.code_shape) if encoder is not None else ()
         if code_shape != decoder.cond_shape:
             raise ValueError(
@@ -50,6 +61,7 @@ class Model(nn.Module):
             )
         self.decoder = decoder
         self.encoder = encoder
+        self.code_dropout = code_dropout
 
     @property
     def kind(self) -> str:
@@ -67,7 +79,22 @@ class Model(nn.Module):
             zeros = torch.zeros(len(x), device=x.device)
             return Terms(-self.decoder(x), zeros, zeros)
         code = self.encoder(x, y)
-        return Terms(-self.decoder(x, code.h), code.rate, code.log_weight, code.kl)
+        h = code.h
+        if self.training and self.code_dropout:
+            kept = torch.rand(len(x), device=x.device) >= self.code_dropout
+            h = h * kept.view(-1, *[1] * (h.dim() - 1))
+        return Terms(-self.decoder(x, h), code.rate, code.log_weight, code.kl)
+
+    def dropped(self, x: Tensor, y: Annotation = None) -> Terms:
+        """The terms with h dropped, whatever y: after training with `code_dropout`, exact p(x)."""
+        if not self.code_dropout:
+            raise ValueError(
+                "expected a model trained with code_dropout: without it, what the decoder makes of "
+                "a dropped code says nothing"
+            )
+        zeros = torch.zeros(len(x), device=x.device)
+        h = torch.zeros(len(x), *self.decoder.cond_shape, device=x.device)
+        return Terms(-self.decoder(x, h), zeros, zeros)
 
     @torch.no_grad()
     def sample(

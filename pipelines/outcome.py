@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from eval.nll import Evaluation, Score, bits_per_dim
+from eval.nll import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, write_result
 from pipelines import pictures, scoring
 from pipelines.checkpoint import write_atomic
@@ -49,14 +50,21 @@ class Record:
 
 
 def score(
-    fabric: Fabric, model: Model, images: Images, *, batch_size: int, importance_samples: int
+    fabric: Fabric,
+    model: Model,
+    images: scoring.Scorable,
+    *,
+    batch_size: int,
+    importance_samples: int,
+    terms: Callable[..., Terms] | None = None,
 ) -> Scored:
     """Score every image of a set; of a bound, with the importance-weighted estimates up to K.
 
-    The model is moved to this process's device, and stays there.
+    The model is moved to this process's device, and stays there. `terms` is what is called, if not
+    the model itself.
     """
     model.to(fabric.device)
-    evaluation = scoring.score(fabric, model, images, batch_size=batch_size)
+    evaluation = scoring.score(fabric, terms or model, images, batch_size=batch_size)
     estimates: dict[int, Score] = {}
     if model.kind == "bound" and importance_samples > 0:
         ks = curve(importance_samples)
@@ -142,14 +150,16 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
     )
 
 
-def write(run_dir: Path, result: Result, scored: Scored, suffix: str = "") -> Path:
-    """Write result.json and, beside it, the nats of every image in the set's order, nll.npy."""
+def write(file: Path, result: Result, scored: Scored) -> None:
+    """Write a result file and, beside it, the nats of every image in the set's order.
+
+    The latter is nll.npy beside result.json, and <name>.nll.npy beside any other <name>.json.
+    """
     buffer = io.BytesIO()
     np.save(buffer, scored.evaluation.nll.values)
-    write_atomic(run_dir / f"nll{suffix}.npy", lambda file: file.write(buffer.getvalue()))
-    path = run_dir / f"result{suffix}.json"
-    write_result(result, path)
-    return path
+    scores = "nll.npy" if file.name == "result.json" else f"{file.stem}.nll.npy"
+    write_atomic(file.with_name(scores), lambda beside: beside.write(buffer.getvalue()))
+    write_result(result, file)
 
 
 def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> list[Path]:

@@ -18,6 +18,8 @@ class Config(RunConfig):
 
     code_dim: int = 64
     """Features of the code that --condition makes of each annotation."""
+    code_dropout: float = 0.0
+    """How often to train without the condition, so that the model can also do without it."""
 
 
 PRESETS = {
@@ -32,7 +34,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """The model that the flags ask for."""
     encoder = make_annotation_encoder(spec, config.code_dim)
     cond_shape = () if encoder is None else encoder.code_shape
-    return Model(make_decoder(config, spec, cond_shape), encoder)
+    return Model(make_decoder(config, spec, cond_shape), encoder, code_dropout=config.code_dropout)
 
 
 if __name__ == "__main__":

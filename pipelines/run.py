@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
 import tyro
@@ -22,7 +22,7 @@ import tyro
 from pipelines import __version__, checkpoint, outcome, scoring
 from pipelines.checkpoint import CheckpointError
 from pipelines.config import TrainConfig
-from pipelines.data import DataConfig, DataError, load
+from pipelines.data import DataConfig, DataError, DataName, load
 from pipelines.model import Model
 from pipelines.networks import DecoderConfig, ImageSpec
 from pipelines.train import NonFiniteError, fit, make_fabric
@@ -38,6 +38,8 @@ class UserError(ValueError):
 class RunConfig(DecoderConfig, TrainConfig, DataConfig):
     """The flags that all training commands share."""
 
+    preset: str = ""
+    """A named set of defaults in place of the data set's own; they are listed above."""
     score_batch: int = 256
     """Images scored at once; the score does not depend on it."""
     importance_samples: int = 100
@@ -49,6 +51,7 @@ class RunConfig(DecoderConfig, TrainConfig, DataConfig):
 
 
 C = TypeVar("C", bound=RunConfig)
+N = TypeVar("N", bound=torch.nn.Module)
 
 
 def main(
@@ -75,8 +78,7 @@ def parse(
     With `--resume`, over the configuration of the run in `--out` instead.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    named = _flag(args, "data") or config_class.data
-    default = presets.get(named, config_class())
+    default = _default(pipeline, config_class, presets, args)
     out = _flag(args, "out")
     if out and "--resume" in args:
         saved = checkpoint.read_config(Path(out).expanduser())
@@ -87,13 +89,29 @@ def parse(
             )
         default = config_from(config_class, saved["config"], Path(out))
     module = sys.modules[config_class.__module__]
+    names = ", ".join(name for name in presets if name not in get_args(DataName))
     return tyro.cli(
         config_class,
         args=args,
         default=default,
         prog=f"python -m pipelines.{pipeline}",
-        description=(module.__doc__ or "").strip(),
+        description=f"{(module.__doc__ or '').strip()}\n\nPresets: {names or 'none'}.",
     )
+
+
+def _default(
+    pipeline: str, config_class: type[C], presets: Mapping[str, C], args: Sequence[str]
+) -> C:
+    """The preset that the command line names, or that of its data set."""
+    data = _flag(args, "data") or config_class.data
+    name = _flag(args, "preset")
+    if name is None:
+        return presets.get(data, config_class())
+    if name not in presets:
+        raise UserError(
+            f"--preset {name} is unknown to {pipeline}: choose one of {', '.join(presets)}"
+        )
+    return presets[name]
 
 
 def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> None:
@@ -132,15 +150,15 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
             baseline=scoring.independent_pixels(splits.train, splits.test),
         )
         result = outcome.to_result(scored, trained, splits.test, record)
-        outcome.write(run_dir, result, scored)
+        outcome.write(run_dir / "result.json", result, scored)
         if config.num_samples:
             outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
         print(outcome.table(result, run_dir))
     fabric.barrier()
 
 
-def checked(build: Callable[[C, ImageSpec], Model], config: C, spec: ImageSpec) -> Model:
-    """Build the model; flags that no network can be built from are the user's to mend."""
+def checked(build: Callable[[Any, ImageSpec], N], config: Any, spec: ImageSpec) -> N:
+    """Build a network; flags that none can be built from are the user's to mend."""
     try:
         return build(config, spec)
     except (ValueError, TypeError) as error:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from eval.nll import Evaluation, Score, bits_per_dim, evaluate, evaluate_importance
-from pipelines.data import Images
+from eval.nll import Evaluation, Score, Terms, bits_per_dim, evaluate, evaluate_importance
+from pipelines.data import Batch, Images
 from pipelines.model import Model
 from pipelines.progress import Progress
 
 BASELINE_IMAGES = 10_000
+
+
+class Scorable(Protocol):
+    """What scoring asks of a set of images; `pipelines.data.Images` is one."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """The images of these indices, and their annotations."""
+        ...
 
 
 def move(y: Any, device: torch.device) -> Any:
@@ -26,7 +36,7 @@ def move(y: Any, device: torch.device) -> Any:
 
 
 def batches(
-    fabric: Fabric, images: Images, count: int, batch_size: int, label: str
+    fabric: Fabric, images: Scorable, count: int, batch_size: int, label: str
 ) -> Iterator[tuple[np.ndarray, tuple[Tensor, Any]]]:
     """This process's share of the first `count` images, none of them padded and none dropped."""
     mine = np.arange(fabric.global_rank, count, fabric.world_size)
@@ -54,8 +64,8 @@ def reducer(fabric: Fabric) -> Any:
 
 def score(
     fabric: Fabric,
-    model: Model,
-    images: Images,
+    model: Callable[..., Terms],
+    images: Scorable,
     *,
     batch_size: int,
     first: int = 0,
@@ -73,7 +83,7 @@ def score(
 
 
 def estimate(
-    fabric: Fabric, model: Model, images: Images, ks: Sequence[int], *, batch_size: int
+    fabric: Fabric, model: Model, images: Scorable, ks: Sequence[int], *, batch_size: int
 ) -> dict[int, Score]:
     """The importance-weighted estimates of a set for each K, in nats per image.
 

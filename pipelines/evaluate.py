@@ -1,0 +1,159 @@
+"""Score a finished run again: another split, more importance samples, other images.
+
+The run's result.json is left as it is; the new one is written beside it, under --out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from eval.results import Result
+from pipelines import outcome, scoring
+from pipelines.config import TrainConfig
+from pipelines.data import Batch, DataConfig, Images, load, order
+from pipelines.networks import ImageSpec
+from pipelines.run import Run, UserError, exit_codes, open_run
+from pipelines.train import make_fabric
+
+
+@dataclass(frozen=True)
+class Config:
+    """Flags of `python -m pipelines.evaluate`."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """The run directory."""
+    split: Literal["train", "valid", "test"] = "test"
+    """Which images to score."""
+    condition: Literal["given", "shuffled", "dropped"] = "given"
+    """What the model is given: each image's own annotation, another image's, or none at all (for
+    models trained with --code-dropout). The differences are the information used."""
+    importance_samples: int = 100
+    """K of the importance-weighted estimate beside a bound (0: none)."""
+    limit: int = 0
+    """Score the first so many images (0: as in the run)."""
+    data_dir: str = ""
+    """Where the data set is, if it is no longer where it was in training."""
+    score_batch: int = 256
+    """Images scored at once; the score does not depend on it."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+    devices: str = "auto"
+    """Number of devices, or auto."""
+    out: str = ""
+    """The result file to write (default: result-<split>.json in the run directory)."""
+
+
+def main(config: Config) -> None:
+    """Score a run, write the result, print the table."""
+    began = time.monotonic()
+    run = open_run(config.run_dir)
+    fabric = make_fabric(
+        TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
+    )
+    images = load_images(run, config)
+    if config.condition != "given" and not run.model.kind.startswith("given "):
+        raise UserError(
+            f"expected a model that is given something for --condition {config.condition}, got one "
+            f"of kind {run.model.kind!r}"
+        )
+    if config.condition == "dropped" and not run.model.code_dropout:
+        raise UserError("--condition dropped needs a model trained with --code-dropout")
+    if config.importance_samples < 0:
+        raise UserError(
+            f"expected --importance-samples of at least 0, got {config.importance_samples}"
+        )
+    scored = outcome.score(
+        fabric,
+        run.model,
+        Shuffled(images.of) if config.condition == "shuffled" else images.of,
+        batch_size=config.score_batch,
+        importance_samples=config.importance_samples,
+        terms=run.model.dropped if config.condition == "dropped" else run.model,
+    )
+    if not fabric.is_global_zero:
+        return
+    record = outcome.Record(
+        pipeline=run.pipeline,
+        config=dataclasses.asdict(run.config),
+        steps=run.steps,
+        train_seconds=0.0,
+        seconds=time.monotonic() - began,
+        baseline=scoring.independent_pixels(images.train, images.of),
+    )
+    result = _relabel(outcome.to_result(scored, run.model, images.of, record), config.condition)
+    file = Path(config.out or config.run_dir / f"result-{config.split}.json").expanduser()
+    outcome.write(file, result, scored)
+    print(outcome.table(result, file))
+
+
+class Shuffled:
+    """Images, each with the annotation of another one, the same ones every time."""
+
+    def __init__(self, images: Images):
+        self.images = images
+        self.others = order(0, 0, len(images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """The images of these indices, annotated wrongly."""
+        return Batch(self.images.batch(indices).x, self.images.batch(self.others[indices]).y)
+
+
+def _relabel(result: Result, condition: str) -> Result:
+    """Say in a result what was given."""
+    name = f"{result.name} (condition {condition})"
+    if condition == "dropped":
+        return dataclasses.replace(result, kind="exact", condition="none", name=name)
+    if condition == "shuffled":
+        kind = result.kind.replace("given", "given shuffled")
+        return dataclasses.replace(result, kind=kind, name=name)
+    return result
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The images to score, and the training set, whose frequencies are the baseline."""
+
+    of: Images
+    train: Images
+
+
+def load_images(run: Run, config: Config) -> Loaded:
+    """The images of a run, from where they are now.
+
+    Raises:
+        UserError: the split does not exist, or the images are not what the model was built for.
+    """
+    fields = {
+        field.name: getattr(run.config, field.name) for field in dataclasses.fields(DataConfig)
+    }
+    if config.data_dir:
+        fields["data_dir"] = config.data_dir
+    if config.limit:
+        fields["limit"] = config.limit
+    splits = load(DataConfig(**fields))
+    images = getattr(splits, config.split)
+    if images is None:
+        raise UserError(
+            f"{run.config.data} has no {config.split} split: choose --split train or test"
+        )
+    if ImageSpec.of(images) != run.spec:
+        raise UserError(
+            f"the images in {fields['data_dir']} are {ImageSpec.of(images)}, but the run was "
+            f"trained on {run.spec}: give the --data-dir it was trained on"
+        )
+    return Loaded(images, splits.train)
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main(tyro.cli(Config, prog="python -m pipelines.evaluate", description=__doc__))

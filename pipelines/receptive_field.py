@@ -1,0 +1,102 @@
+"""Show which sub-pixels a decoder's prediction depends on: is the mask right?
+
+Of a finished run, or of a decoder that flags describe. What is shown is measured, by changing each
+sub-pixel of an image and comparing distributions, not read off the masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from decoders.base import AutoregressiveDecoder
+from decoders.checks import SubPixel, receptive_field, show_field
+from pipelines import pictures
+from pipelines.networks import DecoderConfig, ImageSpec, make_decoder
+from pipelines.run import UserError, checked, exit_codes, open_run
+
+
+@dataclass(frozen=True)
+class Config(DecoderConfig):
+    """Flags of `python -m pipelines.receptive_field`."""
+
+    run_dir: tyro.conf.Positional[Path | None] = None
+    """A run directory; without one, an untrained decoder of the flags below."""
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    """Channels, height and width, where there is no run directory."""
+    levels: int = 2
+    """Levels of a sub-pixel, likewise."""
+    row: int = -1
+    """Row of the sub-pixel that is predicted (-1: the middle one)."""
+    col: int = -1
+    """Its column, likewise."""
+    channel: int = -1
+    """Its channel (-1: the last one)."""
+    out: Path | None = None
+    """Picture to write: seen in white, not seen in black, the target in red."""
+
+
+def main(config: Config) -> None:
+    """Measure the receptive field, print it, and write its picture."""
+    if config.run_dir is not None:
+        decoder = open_run(config.run_dir).model.decoder
+    else:
+        spec = ImageSpec(config.image_shape, config.levels)
+        torch.manual_seed(0)
+        decoder = checked(make_decoder, config, spec)
+    if not isinstance(decoder, AutoregressiveDecoder):
+        raise UserError(
+            f"expected an autoregressive decoder, got {type(decoder).__name__}, whose pixels do "
+            "not see one another"
+        )
+    target = _target(config, decoder.image_shape)
+    field = receptive_field(decoder, target)
+    before = _count_before(target, decoder.image_shape)
+    print(show_field(field, target))
+    print(
+        f"{type(decoder).__name__}: sub-pixel (row {target.row}, column {target.col}, channel "
+        f"{target.channel}) depends on {int(field.sum())} of the {before} sub-pixels before it"
+    )
+    if config.out is not None:
+        pictures.save(field_picture(field, target), config.out.expanduser())
+        print(config.out)
+
+
+def field_picture(field: torch.Tensor, target: SubPixel) -> torch.Tensor:
+    """A field (H, W, C) as a picture (3, H, W) of bytes: white seen, black not, red the target.
+
+    A pixel of which only some channels are seen is as bright as their share.
+    """
+    shade = (field.double().mean(dim=-1) * 255).round().to(torch.uint8)
+    picture = shade.expand(3, *shade.shape).clone()
+    picture[:, target.row, target.col] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    return picture
+
+
+def _target(config: Config, image_shape: tuple[int, int, int]) -> SubPixel:
+    channels, height, width = image_shape
+    target = SubPixel(
+        height // 2 if config.row == -1 else config.row,
+        width // 2 if config.col == -1 else config.col,
+        channels - 1 if config.channel == -1 else config.channel,
+    )
+    inside = 0 <= target.row < height and 0 <= target.col < width and 0 <= target.channel < channels
+    if not inside:
+        raise UserError(
+            f"expected a sub-pixel within {height} rows, {width} columns and {channels} channels, "
+            f"got row {target.row}, column {target.col}, channel {target.channel}"
+        )
+    return target
+
+
+def _count_before(target: SubPixel, image_shape: tuple[int, int, int]) -> int:
+    channels, _, width = image_shape
+    return (target.row * width + target.col) * channels + target.channel
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main(tyro.cli(Config, prog="python -m pipelines.receptive_field", description=__doc__))
