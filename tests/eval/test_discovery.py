@@ -1,4 +1,4 @@
-"""Prove that results are found wherever they lie, and that one bad file leaves the rest standing."""
+"""Prove that results are found wherever they lie, and one bad file leaves the rest standing."""
 
 from __future__ import annotations
 

@@ -154,3 +154,12 @@ def test_a_browser_shows_the_table_and_sorts_it(page, tmp_path):
     assert [first[0], second[0]] == ["2", "1"]
     assert 'aria-sort="descending"' in shown
     assert 'data-wide="false"' in shown
+
+
+def test_a_histogram_shows_every_set_on_common_bins():
+    figure = plots.histogram({"test": np.zeros(5), "$other_$": np.ones(9) * 4})
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == [
+        "test",
+        r"\$other_\$",
+    ]
+    assert plots.to_svg(figure).startswith("<svg")
