@@ -47,7 +47,11 @@ class Config:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a `metrics.jsonl`; a last line that a killed run left unfinished doesn't count.
+    """Read a `metrics.jsonl` into one record per line and split.
+
+    A key `valid/bits_per_dim` is the `bits_per_dim` of split `valid`; plain keys are those of the
+    line's own `split`, training if it names none. A last line that a killed run left unfinished
+    doesn't count.
 
     Raises:
         ResultError: another line can't be read.
@@ -62,8 +66,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 break
             raise ResultError(f"{path}, line {place} is not JSON") from error
         if isinstance(record, dict):
-            records.append(record)
+            records += _by_split(record)
     return records
+
+
+def _by_split(record: dict[str, Any]) -> list[dict[str, Any]]:
+    shared = {name: record[name] for name in ("step", "epoch", "seconds") if name in record}
+    splits: dict[str, dict[str, Any]] = {}
+    for name, value in record.items():
+        split, _, rest = name.rpartition("/")
+        split = split or str(record.get("split", "train"))
+        splits.setdefault(split, {**shared, "split": split})[rest] = value
+    return list(splits.values())
 
 
 def data_uri(path: Path) -> str:
@@ -190,7 +204,7 @@ def _run(found: Found, place: int) -> dict[str, Any]:
         "precision": result.precision or "",
         "seed": "" if result.seed is None else str(result.seed),
         "data": f"{result.data} {result.variant}, fingerprint {result.fingerprint}",
-        **{f"version of {name}": str(value) for name, value in result.versions.items()},
+        **{str(name): str(value) for name, value in result.versions.items()},
     }
     return {
         "id": f"run-{place}",
