@@ -264,15 +264,14 @@ def _line(row: Row, board: Table, anchors: dict[Path, str]) -> dict[str, Any]:
 def to_html(boards: Sequence[Table], *, title: str, runs: Sequence[Found] = ()) -> str:
     """Write tables, and sections about runs, as one self-contained page."""
     anchors = {found.path: f"run-{place}" for place, found in enumerate(runs, start=1)}
-    shown = [
-        {
-            "title": board.title,
-            "columns": [name for name in columns(board) if name not in ("source", "remarks")],
-            "lines": [_line(row, board, anchors) for row in (*board.ranked, *board.apart)],
-            "bars": _bars(board) if runs else "",
-        }
-        for board in boards
-    ]
+    shown = []
+    for board in boards:
+        lines = [_line(row, board, anchors) for row in (*board.ranked, *board.apart)]
+        # Source and remarks stand below the model's name; a column without content is left out.
+        names = [name for name in columns(board) if name not in ("source", "remarks")]
+        names = [name for name in names if any(line["texts"][name] for line in lines)]
+        bars = _bars(board) if runs else ""
+        shown.append({"title": board.title, "columns": names, "lines": lines, "bars": bars})
     sections = [_run(found, place) for place, found in enumerate(runs, start=1)]
     return page("report", title=title, boards=shown, runs=sections, rules=RULES)
 
