@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from eval.interpolation import Method, path
 from pipelines.data import Images, to_display
 from pipelines.model import Model
-from pipelines.progress import progress
+from pipelines.progress import Progress, progress
 from pipelines.scoring import move
 
 LONG_SIDE = 1200  # pixels that a grid is enlarged towards
@@ -38,9 +39,9 @@ def grid(x: Tensor, num_levels: int, columns: int, *, gap: int = 2) -> Tensor:
     return canvas
 
 
-def to_image(canvas: Tensor) -> Image.Image:
+def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
     """A picture (3, height, width) of bytes, enlarged by a whole factor if it is small."""
-    factor = max(1, LONG_SIDE // max(canvas.shape[1:]))
+    factor = max(1, long_side // max(canvas.shape[1:]))
     large = canvas.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
     return Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())
 
@@ -50,6 +51,25 @@ def save(canvas: Tensor, file: Path) -> None:
     beside = file.with_name(f".{file.name}.tmp")
     to_image(canvas).save(beside, format="PNG")
     beside.replace(file)
+
+
+def save_gif(canvases: Sequence[Tensor], stream: BinaryIO) -> None:
+    """Write pictures (3, height, width) as an animation of some 4 seconds; the last one stays."""
+    images = [to_image(canvas, LONG_SIDE // 2) for canvas in canvases]
+    # One palette, that of the finished picture and the grey of what is not there yet, for all
+    # frames: palettes of their own would flicker.
+    palette = images[-1].quantize(256)
+    frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    step = max(20, 4000 // len(frames))
+    durations = [step] * (len(frames) - 1) + [2000]
+    frames[0].save(
+        stream,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+    )
 
 
 def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
@@ -142,3 +162,14 @@ def code_path(
 def show_rows(images: Images, label: str = "sample") -> Any:
     """Progress over the rows of images being drawn."""
     return lambda rows: progress(rows, images.image_shape[1], label, unit="row")
+
+
+def count_rows(bar: Progress) -> Any:
+    """Rows being drawn, counted on a progress display that goes on over several batches."""
+
+    def wrap(rows: Iterable[int]) -> Iterator[int]:
+        for row in rows:
+            yield row
+            bar.update()
+
+    return wrap
