@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import cast
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
 from decoders.conditioning import Conditioning, Resize, fit_map
-from decoders.heads import ColorOrder, HeadScan, PixelEmbedding, PixelHead, resolve_color_order
+from decoders.gated_scan import GatedScan
+from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
 from decoders.layers import (
     AboveConv2d,
     LeftConv2d,
     MaskType,
     PixelLinear,
     gate,
-    group_bounds,
     group_ids,
 )
 from decoders.likelihoods import Likelihood
-from decoders.sampling import LeftWindow, RowCache, Scan
+from decoders.sampling import Scan
 
 
 class GatedPixelCNN(AutoregressiveDecoder):
@@ -204,155 +200,9 @@ class GatedLayer(nn.Module):
         return self.activate(v), a + out if self.residual else out, skip
 
 
-class GatedScan(Scan):
-    """The cached scan of a `GatedPixelCNN`."""
-
-    def __init__(self, decoder: GatedPixelCNN, h: Tensor | None, num: int):
-        _, height, width = decoder.image_shape
-        h = fit_map(h, (height, width), decoder.resize)
-        self.decoder, self.num = decoder, num
-        layers = cast(list[GatedLayer], list(decoder.layers))
-        self.layers = [_LayerScan(layer, h, num, width) for layer in layers]
-        weight = layers[0].left.weight
-        self.row_input = weight.new_zeros(num, layers[0].above.in_channels, 1, width)
-        channels, bounds = layers[0].channels, self.layers[0].bounds
-        # The gated features of all layers side by side: their summed skips are one product.
-        self.gated = weight.new_zeros(num, len(layers) * channels)
-        for index, layer in enumerate(self.layers):
-            layer.place(self.gated[:, index * channels : (index + 1) * channels])
-        skips = [
-            layer.skip.causal_weight()[:, :, 0, 0]
-            if layer.skip is not None
-            else weight.new_zeros(channels, channels)
-            for layer in layers
-        ]
-        joined = torch.cat(skips, dim=1).t()
-        self.skip_weights = [joined[:, a:b].contiguous() for a, b in pairwise(bounds)]
-        self.features = weight.new_zeros(num, channels)
-        self.bounds = bounds
-        self.head = HeadScan(decoder.head, h, num)
-        self.output = weight.new_zeros(0)
-        self.dtype = weight.dtype
-
-    def params(self, row: int, col: int, channel: int) -> Tensor:
-        decoder = self.decoder
-        if col == channel == 0:
-            self._begin_row(row)
-        window = self.layers[0].window
-        if channel < decoder.groups:
-            following = [*self.layers[1:], None]
-            for layer, after in zip(self.layers, following, strict=True):
-                layer.step(col, channel, after)
-            part = self.features[:, self.bounds[channel] : self.bounds[channel + 1]]
-            torch.mm(self.gated, self.skip_weights[channel], out=part)
-            part.relu_()
-        if channel < decoder.head.groups:
-            embedded = window.buffer[:, window.left + col]
-            self.output = self.head.step(self.features, embedded, row, col, channel)
-        return self.output
-
-    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
-        embed = self.decoder.embed
-        vector = embed.channel(values, channel, self.dtype)
-        window = self.layers[0].window
-        span = slice(channel * embed.dim, (channel + 1) * embed.dim)
-        window.buffer[:, window.left + col, span] = vector
-        self.row_input[:, span, 0, col] = vector
-
-    def _begin_row(self, row: int) -> None:
-        # The first layer sees strictly earlier rows: what was pushed in the row before.
-        if row:
-            self.layers[0].rows.push(self.row_input)
-        above = None
-        for layer in self.layers:
-            if above is not None:
-                layer.rows.push(above)
-            above = layer.begin_row(row)
-
-
-class _LayerScan:
-    """One `GatedLayer` within a scan: a row of the vertical stack, a group of the horizontal one.
-
-    Output channels are reordered so that a channel group lies together: its tanh half, then its
-    sigmoid half.
-    """
-
-    def __init__(self, layer: GatedLayer, h: Tensor | None, num: int, width: int):
-        self.layer, self.halves = layer, layer.halves
-        self.bounds = group_bounds(layer.channels, layer.groups)
-        halves = layer.halves
-        order = torch.cat(
-            [
-                torch.arange(a, b) + half * layer.channels
-                for a, b in pairwise(self.bounds)
-                for half in range(halves)
-            ]
-        ).to(layer.left.weight.device)
-        wide_bounds = [halves * bound for bound in self.bounds]
-        in_bounds = group_bounds(layer.left.in_channels, layer.groups)
-        self.rows = RowCache(layer.above, num, width)
-        self.window = LeftWindow(layer.left, in_bounds, order, wide_bounds, num, width)
-        self.above_bias = layer.above_cond.bias(h)
-        left_bias = layer.left_cond.bias(h)
-        self.left_bias = None if left_bias is None else left_bias[:, order]
-        self.link_weight = layer.link.weight.detach()[order]
-        assert layer.left.bias is not None
-        self.link_bias = layer.left.bias.detach()[order]
-        wide = halves * layer.channels
-        weight = layer.left.weight
-        self.bias = weight.new_zeros(num, width, wide)
-        self.biases = [
-            [self.bias[:, col, a:b] for a, b in pairwise(wide_bounds)] for col in range(width)
-        ]
-        self.pre = [weight.new_zeros(num, b - a) for a, b in pairwise(wide_bounds)]
-        if layer.out is not None:
-            out = layer.out.causal_weight().detach()[:, :, 0, 0]
-            self.out_weights = [out[a:b, :b].t().contiguous() for a, b in pairwise(self.bounds)]
-
-    def place(self, gated: Tensor) -> None:
-        """Take the (B, F) slice in which this layer's gated features are to stand."""
-        self.gated = [gated[:, a:b] for a, b in pairwise(self.bounds)]
-        self.seen = [gated[:, :b] for b in self.bounds[1:]]
-
-    def begin_row(self, row: int) -> Tensor:
-        """The row of the vertical stack: keep its part of the horizontal one, return its output."""
-        v = _add_row(self.rows.output(), self.above_bias, row)
-        link = F.conv2d(v, self.link_weight, self.link_bias)
-        self.bias.copy_(_add_row(link, self.left_bias, row)[:, :, 0].transpose(1, 2))
-        return self.layer.activate(v)
-
-    def step(self, col: int, group: int, after: _LayerScan | None) -> None:
-        """One channel group of one pixel, written into the next layer's window."""
-        window, pre, gated = self.window, self.pre[group], self.gated[group]
-        torch.addmm(
-            self.biases[col][group], window.windows[col][group], window.weights[group], out=pre
-        )
-        if self.halves == 2:
-            half = pre.shape[1] // 2
-            pre[:, :half].tanh_()
-            torch.ops.aten.glu.out(pre, 1, out=gated)
-        else:
-            torch.clamp_min(pre, 0, out=gated)
-        if after is None:
-            return
-        slot = after.window.slots[col][group]
-        if self.layer.residual:
-            own = window.slots[col][group]
-            torch.addmm(own, self.seen[group], self.out_weights[group], out=slot)
-        else:
-            torch.mm(self.seen[group], self.out_weights[group], out=slot)
-
-
 def normalise_weights(module: nn.Module) -> None:
     """Weight normalisation (Salimans, Kingma 2016, https://arxiv.org/abs/1602.07868) of all
     convolutions of a module."""
     for part in list(module.modules()):
         if isinstance(part, nn.Conv2d):
             weight_norm(part)
-
-
-def _add_row(x: Tensor, bias: Tensor | None, row: int) -> Tensor:
-    """x (B, F, 1, W) plus a bias (B, F, 1, 1), or row `row` of one (B, F, H, W)."""
-    if bias is None:
-        return x
-    return x + (bias if bias.shape[2] == 1 else bias[:, :, row : row + 1])

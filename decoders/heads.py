@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -138,24 +139,33 @@ class HeadScan:
     def __init__(self, head: PixelHead, h: Tensor | None, batch: int):
         hidden_weight = head.hidden.causal_weight().detach()[:, :, 0, 0]
         output_weight = head.output.causal_weight().detach()[:, :, 0, 0]
-        self.head, self.groups = head, head.groups
-        self.hidden = hidden_weight.new_empty(batch, head.hidden.out_channels)
-        self.output = hidden_weight.new_empty(batch, head.output.out_channels)
+        self.groups = head.groups
+        self.hidden = hidden_weight.new_zeros(batch, head.hidden.out_channels)
+        self.output = hidden_weight.new_zeros(batch, head.output.out_channels)
         self.hidden_bias = _bias_rows(head.hidden.bias, head.hidden_cond.bias(h))
         self.output_bias = _bias_rows(head.output.bias, head.output_cond.bias(h))
         a, b, c = head.hidden_bounds, head.output_bounds, head.feature_bounds
-        seen = [c[-1] if len(c) == 2 else c[g + 1] for g in range(self.groups)]
-        self.seen = seen
+        self.hidden_bounds, self.output_bounds = list(pairwise(a)), list(pairwise(b))
+        self.features_seen = [c[-1] if len(c) == 2 else c[g + 1] for g in range(self.groups)]
+        self.own_seen = [g * head.embedding_dim if head.own else 0 for g in range(self.groups)]
+        self.hidden_parts = [self.hidden[:, start:end] for start, end in self.hidden_bounds]
+        self.hidden_seen = [self.hidden[:, :end] for end in a[1:]]
+        self.output_parts = [self.output[:, start:end] for start, end in self.output_bounds]
         self.hidden_weights = [
-            hidden_weight[a[g] : a[g + 1], : seen[g]].t() for g in range(self.groups)
+            hidden_weight[start:end, :seen].t().contiguous()
+            for (start, end), seen in zip(self.hidden_bounds, self.features_seen, strict=True)
         ]
         self.output_weights = [
-            output_weight[b[g] : b[g + 1], : a[g + 1]].t() for g in range(self.groups)
+            output_weight[start:end, :seen].t().contiguous()
+            for (start, end), seen in zip(self.output_bounds, a[1:], strict=True)
         ]
+        self.own_weights: list[Tensor] = []
         if head.own is not None:
             own = head.own.causal_weight().detach()[:, :, 0, 0]
-            size = head.embedding_dim
-            self.own_weights = [own[a[g] : a[g + 1], : g * size].t() for g in range(self.groups)]
+            self.own_weights = [
+                own[start:end, :seen].t().contiguous()
+                for (start, end), seen in zip(self.hidden_bounds, self.own_seen, strict=True)
+            ]
 
     def step(self, features: Tensor, embedded: Tensor, row: int, col: int, group: int) -> Tensor:
         """The parameters (B, P), of which those of `group` and before are right.
@@ -167,17 +177,16 @@ class HeadScan:
             col: the pixel's column.
             group: the channel group.
         """
-        a, b = self.head.hidden_bounds, self.head.output_bounds
-        z = self.hidden[:, a[group] : a[group + 1]]
-        bias = _at(self.hidden_bias, row, col)[..., a[group] : a[group + 1]]
-        torch.addmm(bias, features[:, : self.seen[group]], self.hidden_weights[group], out=z)
-        if self.head.own is not None and group:
-            seen = group * self.head.embedding_dim
-            z.addmm_(embedded[:, :seen], self.own_weights[group])
+        z = self.hidden_parts[group]
+        bias = _at(self.hidden_bias, row, col, self.hidden_bounds[group])
+        seen = features[:, : self.features_seen[group]]
+        torch.addmm(bias, seen, self.hidden_weights[group], out=z)
+        if self.own_seen[group]:
+            z.addmm_(embedded[:, : self.own_seen[group]], self.own_weights[group])
         z.relu_()
-        bias = _at(self.output_bias, row, col)[..., b[group] : b[group + 1]]
-        out = self.output[:, b[group] : b[group + 1]]
-        torch.addmm(bias, self.hidden[:, : a[group + 1]], self.output_weights[group], out=out)
+        bias = _at(self.output_bias, row, col, self.output_bounds[group])
+        out = self.output_parts[group]
+        torch.addmm(bias, self.hidden_seen[group], self.output_weights[group], out=out)
         return self.output
 
 
@@ -191,5 +200,6 @@ def _bias_rows(bias: Tensor | None, cond: Tensor | None) -> Tensor:
     return bias.detach() + cond.detach().permute(2, 3, 0, 1)
 
 
-def _at(bias: Tensor, row: int, col: int) -> Tensor:
-    return bias[row, col] if bias.dim() == 4 else bias
+def _at(bias: Tensor, row: int, col: int, span: tuple[int, int]) -> Tensor:
+    """The part of a `_bias_rows` for some of the features of one pixel, (f,) or (B, f)."""
+    return (bias[row, col] if bias.dim() == 4 else bias)[..., span[0] : span[1]]

@@ -94,13 +94,19 @@ class Discrete(Likelihood):
     def sample(
         self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
     ) -> Tensor:
-        log_probs = self.level_log_probs(params, x, channel)
+        logits = self.level_logits(params, x, channel)
         if temperature == 0:
-            return log_probs.argmax(dim=1)
+            return logits.argmax(dim=1)
         if temperature != 1:
-            log_probs = log_probs / temperature
-        cdf = torch.softmax(log_probs.double(), dim=1).cumsum(dim=1)
-        return (cdf[:, :-1] <= noise.double().unsqueeze(1)).sum(dim=1)
+            logits = at_least_float32(logits) / temperature
+        cdf = torch.softmax(logits.movedim(1, -1), dim=-1, dtype=torch.float64).cumsum(dim=-1)
+        # The last level takes what rounding leaves of the total.
+        edges = cdf[..., :-1].contiguous()
+        return torch.searchsorted(edges, noise.double().unsqueeze(-1), right=True).squeeze(-1)
+
+    def level_logits(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
+        """`level_log_probs` up to a constant, where that is cheaper; (B, L, *S)."""
+        return self.level_log_probs(params, x, channel)
 
 
 class Categorical(Discrete):
@@ -122,8 +128,10 @@ class Categorical(Discrete):
         return -F.cross_entropy(logits.transpose(1, 2), x.long(), reduction="none")
 
     def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
-        logits = params[:, channel * self.num_levels : (channel + 1) * self.num_levels]
-        return F.log_softmax(at_least_float32(logits), dim=1)
+        return F.log_softmax(at_least_float32(self.level_logits(params, x, channel)), dim=1)
+
+    def level_logits(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
+        return params[:, channel * self.num_levels : (channel + 1) * self.num_levels]
 
 
 class DiscretizedLogisticMixture(Discrete):

@@ -77,7 +77,7 @@ class Draw:
         known: tuple[Tensor, Tensor] | None = None,
     ):
         self.likelihood, self.temperature, self.known = likelihood, temperature, known
-        self.noise = noise.permute(2, 3, 1, 0).contiguous()
+        self.noise = noise.double().permute(2, 3, 1, 0).contiguous()  # (H, W, C, B)
 
     def __call__(self, params: Tensor, pixel: Tensor, row: int, col: int, channel: int) -> Tensor:
         noise = self.noise[row, col, channel]

@@ -1,0 +1,196 @@
+"""The cached scan of a `GatedPixelCNN`: each activation is computed once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoders.conditioning import fit_map
+from decoders.heads import HeadScan
+from decoders.layers import group_bounds
+from decoders.sampling import LeftWindow, RowCache, Scan
+
+if TYPE_CHECKING:
+    from decoders.gated_pixelcnn import GatedLayer, GatedPixelCNN
+
+
+class GatedScan(Scan):
+    """One pass in raster order.
+
+    When a row begins, the vertical stack advances by that row in every layer, and leaves each
+    layer's bias for the horizontal one. Then each sub-pixel takes a few small matrix products for
+    each layer, those of its channel group alone.
+    """
+
+    def __init__(self, decoder: GatedPixelCNN, h: Tensor | None, num: int):
+        _, height, width = decoder.image_shape
+        h = fit_map(h, (height, width), decoder.resize)
+        self.embed, self.groups = decoder.embed, decoder.groups
+        layers = cast("list[GatedLayer]", list(decoder.layers))
+        self.layers = [_LayerScan(layer, h, num, width) for layer in layers]
+        weight = layers[0].left.weight
+        self.dtype = weight.dtype
+        channels, bounds = layers[0].channels, self.layers[0].bounds
+        # The gated features of all layers side by side: their summed skips are one product.
+        self.gated = weight.new_zeros(num, len(layers) * channels)
+        for scan, gated in zip(self.layers, self.gated.split(channels, dim=1), strict=True):
+            scan.place(gated)
+        following = [*self.layers[1:], None]
+        self.moves = [
+            [
+                [a.move(col, group, b) for a, b in zip(self.layers, following, strict=True)]
+                for group in range(decoder.groups)
+            ]
+            for col in range(width)
+        ]
+        joined = torch.cat([_skip_weight(layer) for layer in layers], dim=1).detach().t()
+        self.skip_weights = [joined[:, a:b].contiguous() for a, b in pairwise(bounds)]
+        self.features = weight.new_zeros(num, channels)
+        self.parts = [self.features[:, a:b] for a, b in pairwise(bounds)]
+        self.head = HeadScan(decoder.head, h, num)
+        window = self.layers[0].window
+        self.pixels = [window.buffer[:, window.left + col] for col in range(width)]
+        size = decoder.embed.dim
+        self.inputs = [
+            [pixel[:, start : start + size] for start in range(0, pixel.shape[1], size)]
+            for pixel in self.pixels
+        ]
+
+    def params(self, row: int, col: int, channel: int) -> Tensor:
+        if col == channel == 0:
+            self._begin_row(row)
+        if channel < self.groups:
+            for move in self.moves[col][channel]:
+                move.run()
+            part = self.parts[channel]
+            torch.mm(self.gated, self.skip_weights[channel], out=part)
+            part.relu_()
+        if channel >= self.head.groups:
+            return self.head.output
+        return self.head.step(self.features, self.pixels[col], row, col, channel)
+
+    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
+        self.inputs[col][channel].copy_(self.embed.channel(values, channel, self.dtype))
+
+    def _begin_row(self, row: int) -> None:
+        # The first layer sees strictly earlier rows: the one that was just completed is the last.
+        first = self.layers[0].window
+        above = first.buffer[:, first.left :].transpose(1, 2).unsqueeze(2)
+        for layer in self.layers:
+            if row or layer is not self.layers[0]:
+                layer.rows.push(above)
+            above = layer.begin_row(row)
+
+
+class _Move(NamedTuple):
+    """What one layer does for one channel group of one pixel, on views into the scan's buffers."""
+
+    bias: Tensor  # (B, halves * f): what the vertical stack and h give
+    window: Tensor  # (B, seen): what lies to the left, and of the pixel itself
+    weight: Tensor  # (seen, halves * f)
+    pre: Tensor  # (B, halves * f): before the activation
+    tanh: Tensor | None  # (B, f): its tanh half; None where there are no gates
+    gated: Tensor  # (B, f): after it
+    groups: Tensor  # (B, up to F): the gated features of this group and those before
+    out_weight: Tensor | None  # (up to F, f); None in the last layer
+    own: Tensor | None  # (B, f): the residual; None where there is none
+    slot: Tensor | None  # (B, f): the next layer's input
+
+    def run(self) -> None:
+        """Compute the group's gated features, and the next layer's input."""
+        torch.addmm(self.bias, self.window, self.weight, out=self.pre)
+        if self.tanh is None:
+            torch.clamp_min(self.pre, 0, out=self.gated)
+        else:
+            self.tanh.tanh_()
+            torch.ops.aten.glu.out(self.pre, 1, out=self.gated)
+        if self.slot is None or self.out_weight is None:
+            return
+        if self.own is None:
+            torch.mm(self.groups, self.out_weight, out=self.slot)
+        else:
+            torch.addmm(self.own, self.groups, self.out_weight, out=self.slot)
+
+
+class _LayerScan:
+    """One `GatedLayer` within a scan: a row of the vertical stack, a group of the horizontal one.
+
+    Output channels are reordered so that a channel group lies together: its tanh half, then its
+    sigmoid half.
+    """
+
+    def __init__(self, layer: GatedLayer, h: Tensor | None, num: int, width: int):
+        self.layer = layer
+        weight, halves = layer.left.weight, layer.halves
+        self.bounds = group_bounds(layer.channels, layer.groups)
+        self.wide_bounds = [halves * bound for bound in self.bounds]
+        halves_of_groups = [
+            torch.arange(a, b) + half * layer.channels
+            for a, b in pairwise(self.bounds)
+            for half in range(halves)
+        ]
+        order = torch.cat(halves_of_groups).to(weight.device)
+        in_bounds = group_bounds(layer.left.in_channels, layer.groups)
+        self.rows = RowCache(layer.above, num, width)
+        self.window = LeftWindow(layer.left, in_bounds, order, self.wide_bounds, num, width)
+        self.above_bias, left_bias = layer.above_cond.bias(h), layer.left_cond.bias(h)
+        self.left_bias = None if left_bias is None else left_bias[:, order]
+        self.link_weight = layer.link.weight.detach()[order]
+        assert layer.left.bias is not None
+        self.link_bias = layer.left.bias.detach()[order]
+        self.bias = weight.new_zeros(num, width, halves * layer.channels)
+        self.pre = [weight.new_zeros(num, b - a) for a, b in pairwise(self.wide_bounds)]
+        self.out_weights: list[Tensor] | None = None
+        if layer.out is not None:
+            out = layer.out.causal_weight().detach()[:, :, 0, 0]
+            self.out_weights = [out[a:b, :b].t().contiguous() for a, b in pairwise(self.bounds)]
+
+    def place(self, gated: Tensor) -> None:
+        """Take the (B, F) slice in which this layer's gated features are to stand."""
+        self.gated = [gated[:, a:b] for a, b in pairwise(self.bounds)]
+        self.seen = [gated[:, :b] for b in self.bounds[1:]]
+
+    def begin_row(self, row: int) -> Tensor:
+        """The row of the vertical stack: keep its part of the horizontal one, return its output."""
+        v = _add_row(self.rows.output(), self.above_bias, row)
+        link = F.conv2d(v, self.link_weight, self.link_bias)
+        self.bias.copy_(_add_row(link, self.left_bias, row)[:, :, 0].transpose(1, 2))
+        return self.layer.activate(v)
+
+    def move(self, col: int, group: int, after: _LayerScan | None) -> _Move:
+        """What is to be done for one channel group of the pixels in one column."""
+        window, pre = self.window, self.pre[group]
+        out_weight, slot = None, None
+        if after is not None and self.out_weights is not None:
+            out_weight, slot = self.out_weights[group], after.window.slots[col][group]
+        begin, end = self.wide_bounds[group : group + 2]
+        return _Move(
+            bias=self.bias[:, col, begin:end],
+            window=window.windows[col][group],
+            weight=window.weights[group],
+            pre=pre,
+            tanh=pre[:, : pre.shape[1] // 2] if self.layer.halves == 2 else None,
+            gated=self.gated[group],
+            groups=self.seen[group],
+            out_weight=out_weight,
+            own=window.slots[col][group] if self.layer.residual else None,
+            slot=slot,
+        )
+
+
+def _skip_weight(layer: GatedLayer) -> Tensor:
+    """The (F, F) matrix by which a layer's gated features reach the head; zeros without a skip."""
+    if layer.skip is None:
+        return layer.left.weight.new_zeros(layer.channels, layer.channels)
+    return layer.skip.causal_weight()[:, :, 0, 0]
+
+
+def _add_row(x: Tensor, bias: Tensor | None, row: int) -> Tensor:
+    """x (B, F, 1, W) plus a bias (B, F, 1, 1), or row `row` of one (B, F, H, W)."""
+    if bias is None:
+        return x
+    return x + (bias if bias.shape[2] == 1 else bias[:, :, row : row + 1])
