@@ -6,7 +6,7 @@ of x, and is never ranked beside one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from encoders import ConvEncoder
 from pipelines.model import Model
@@ -24,11 +24,32 @@ class Config(RunConfig):
     """Features of the encoder at full size; doubled with each halving, up to four times."""
 
 
+_DIGITS = Config(
+    data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=3, kernel_size=3,
+    first_kernel_size=5, learning_rate=3e-3, lr_decay="cosine", ema=0.99,
+)  # fmt: skip
+_MNIST = Config(
+    data="mnist", epochs=10, batch_size=64, hidden_channels=32, num_layers=5, learning_rate=3e-3,
+    warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True,
+)  # fmt: skip
+_PHOTOS = Config(
+    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5, color_order="head",
+    code_dim=128, learning_rate=1e-3, warmup_steps=200, lr_decay="cosine", compile=True,
+)  # fmt: skip
+
 PRESETS = {
-    "digits": Config(
-        data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=5, kernel_size=3,
-        first_kernel_size=5, learning_rate=3e-3, lr_decay="cosine", ema=0.99,
-    ),
+    "digits": _DIGITS,
+    "shapes": replace(_DIGITS, data="shapes", epochs=5),
+    "shapes_color": replace(_DIGITS, data="shapes_color", epochs=5),
+    **{
+        name: replace(_MNIST, data=name)
+        for name in (
+            "mnist", "mnist_color", "binarized_mnist", "fashion_mnist", "kmnist", "emnist",
+            "omniglot",
+        )
+    },
+    **{name: replace(_PHOTOS, data=name) for name in ("cifar10", "svhn", "celeba", "imagenet32")},
+    "imagenet64": replace(_PHOTOS, data="imagenet64", batch_size=16),
 }  # fmt: skip
 
 

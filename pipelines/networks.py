@@ -62,6 +62,8 @@ class DecoderConfig:
     color_order: Literal["auto", "groups", "head", "independent"] = "auto"
     """How a pixel's colours depend on each other: masked channel groups, a small network for each
     pixel, or not at all; auto takes what fits the likelihood."""
+    head_channels: int = 0
+    """Features of the head's hidden layer (0: as many as the layers have)."""
     embedding_dim: int = 0
     """Learned input vector for each level (0: the scaled level)."""
     dropout: float = 0.0
@@ -102,6 +104,7 @@ def make_decoder(
         first_kernel_size=config.first_kernel_size,
         likelihood=likelihood,
         color_order=order,
+        head_channels=config.head_channels or None,
         embedding_dim=config.embedding_dim,
         dropout=config.dropout,
         residual=config.residual,

@@ -5,7 +5,7 @@ The result is exact: the negative log-likelihood of every test image, in nats an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.model import Model
 from pipelines.networks import ImageSpec, make_annotation_encoder, make_decoder
@@ -22,10 +22,35 @@ class Config(RunConfig):
     """How often to train without the condition, so that the model can also do without it."""
 
 
+_DIGITS = Config(
+    data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=5, kernel_size=3,
+    first_kernel_size=5, learning_rate=3e-3, lr_decay="cosine", ema=0.99, dropout=0.1,
+)  # fmt: skip
+_MNIST = Config(
+    data="mnist", epochs=10, batch_size=64, hidden_channels=32, num_layers=8, learning_rate=3e-3,
+    warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True,
+)  # fmt: skip
+_PHOTOS = Config(
+    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=8, color_order="head",
+    learning_rate=1e-3, warmup_steps=200, lr_decay="cosine", compile=True,
+)  # fmt: skip
+
 PRESETS = {
-    "digits": Config(
-        data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=5, kernel_size=3,
-        first_kernel_size=5, learning_rate=3e-3, lr_decay="cosine", ema=0.99, dropout=0.1,
+    "digits": _DIGITS,
+    "shapes": replace(_DIGITS, data="shapes", epochs=5),
+    "shapes_color": replace(_DIGITS, data="shapes_color", epochs=5),
+    **{
+        name: replace(_MNIST, data=name)
+        for name in ("mnist", "binarized_mnist", "fashion_mnist", "kmnist", "emnist", "omniglot")
+    },
+    "mnist_color": replace(_MNIST, data="mnist_color"),
+    **{name: replace(_PHOTOS, data=name) for name in ("cifar10", "svhn", "celeba")},
+    "imagenet32": replace(_PHOTOS, data="imagenet32"),
+    "imagenet64": replace(_PHOTOS, data="imagenet64", batch_size=16),
+    # van den Oord et al. 2016b, table 1: 20 layers of 384 maps.
+    "paper": replace(
+        _PHOTOS, hidden_channels=384, num_layers=20, batch_size=128, color_order="groups",
+        head_channels=1024, learning_rate=1e-4, epochs=100, precision="bf16-mixed",
     ),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ https://arxiv.org/abs/1611.05013
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from decoders import DiagonalGaussian, GatedPixelCNN
@@ -32,7 +32,7 @@ class Config(RunConfig):
     map_channels: int = 16
     """Channels of that map, or of the one that the lower of two levels is upsampled to."""
     levels_of_latents: Literal[1, 2] = 1
-    """One latent vector; or two levels, a vector over a map with a PixelCNN prior."""
+    """One latent vector; or two levels, a vector above a map that has a PixelCNN prior."""
     latent_map: tuple[int, int, int] = (16, 8, 8)
     """Channels, height and width of the lower of two levels."""
     prior_channels: int = 32
@@ -47,11 +47,55 @@ class Config(RunConfig):
     """The posterior's standard deviation: exp(s), or (softsign(s) + 1) / 2, which stays below 1."""
 
 
+_DIGITS = Config(
+    data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=3, kernel_size=3,
+    first_kernel_size=3, learning_rate=3e-3, lr_decay="cosine", ema=0.99, latent_dim=8,
+    kl_warmup=300,
+)  # fmt: skip
+_MNIST = Config(
+    data="mnist", epochs=10, batch_size=64, hidden_channels=32, num_layers=5, learning_rate=3e-3,
+    warmup_steps=100, lr_decay="cosine", ema=0.998, latent_dim=16, kl_warmup=1000, compile=True,
+)  # fmt: skip
+_CIFAR = Config(
+    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5, color_order="head",
+    latent_dim=64, latent_to="map", learning_rate=1e-3, warmup_steps=200, lr_decay="cosine",
+    kl_warmup=1000, importance_samples=10, compile=True,
+)  # fmt: skip
+# Two levels, after the authors' 64×64 model, at a size that a CPU can try.
+_SMALL = Config(
+    data="imagenet64", epochs=10, batch_size=16, hidden_channels=64, num_layers=4, kernel_size=3,
+    first_kernel_size=5, color_order="head", embedding_dim=4, levels_of_latents=2, latent_dim=128,
+    latent_map=(16, 16, 16), prior_channels=64, prior_layers=3, encoder_channels=32,
+    posterior_scale="softsign", learning_rate=1e-3, warmup_steps=200, lr_decay="cosine",
+    kl_warmup=1000, kl_warmup_top=10000, importance_samples=4, num_samples=36, score_batch=64,
+)  # fmt: skip
+
 PRESETS = {
-    "digits": Config(
-        data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=3, kernel_size=3,
-        first_kernel_size=3, learning_rate=3e-3, lr_decay="cosine", ema=0.99, latent_dim=8,
-        kl_warmup=300,
+    "digits": _DIGITS,
+    "shapes": replace(_DIGITS, data="shapes", epochs=5),
+    "shapes_color": replace(_DIGITS, data="shapes_color", epochs=5),
+    **{
+        name: replace(_MNIST, data=name)
+        for name in (
+            "mnist", "mnist_color", "binarized_mnist", "fashion_mnist", "kmnist", "emnist",
+            "omniglot",
+        )
+    },
+    **{name: replace(_CIFAR, data=name) for name in ("cifar10", "svhn", "celeba", "imagenet32")},
+    "imagenet64": _SMALL,
+    "small": _SMALL,
+    # The sizes of `64px_big` in the authors' code, https://github.com/igul222/PixelVAE.
+    "big": replace(
+        _SMALL, hidden_channels=384, num_layers=6, embedding_dim=16, latent_dim=512,
+        latent_map=(64, 16, 16), map_channels=384, prior_channels=512, encoder_channels=192,
+        encoder_blocks=2, batch_size=48, steps=400_000, grad_clip=5.0, precision="bf16-mixed",
+        weight_norm=True, compile=True,
+    ),
+    # The paper's best MNIST model, "without upsampling": section 4.1, and the authors' command.
+    "paper": replace(
+        _MNIST, data="binarized_mnist", hidden_channels=16, num_layers=12, batch_size=100,
+        steps=200_000, learning_rate=1e-3, warmup_steps=0, lr_decay="constant", weight_norm=True,
+        kl_warmup=10_000, importance_samples=1000,
     ),
 }  # fmt: skip
 
@@ -88,9 +132,10 @@ def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
     """A vector z2 and a map z1, whose prior p(z1 | z2) is itself a gated PixelCNN."""
     _, height, width = spec.image_shape
     shape = config.latent_map
+    prior_code = (config.prior_channels, shape[1], shape[2])
     prior = GatedPixelCNN(
         shape,
-        cond_shape=(config.prior_channels, *shape[1:]),
+        cond_shape=prior_code,
         hidden_channels=config.prior_channels,
         num_layers=config.prior_layers,
         kernel_size=3,
@@ -108,7 +153,7 @@ def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
         num_blocks=config.encoder_blocks,
         embedding_dim=config.embedding_dim,
         scale=config.posterior_scale,
-        prior_upsample=Upsample((config.latent_dim,), prior.cond_shape),
+        prior_upsample=Upsample((config.latent_dim,), prior_code),
         upsample=Upsample(shape, (config.map_channels, height, width)),
     )
 
