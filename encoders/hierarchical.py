@@ -24,7 +24,7 @@ from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_c
 class LatentPrior(Protocol):
     """What p(z1 | z2) must offer: a module, for instance a decoder of float maps."""
 
-    def elementwise_log_prob(self, z1: Tensor, h: Tensor) -> Tensor:
+    def elementwise_log_prob(self, z1: Tensor, h: Tensor, /) -> Tensor:
         """log p(z1 | h) in nats, (B, K1, H', W'), one number per dimension, whose sum counts."""
         ...
 
