@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -51,7 +52,18 @@ def make_fabric(config: TrainConfig) -> Fabric:
             f"{str(error).splitlines()[0]}"
         ) from error
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """End gloo's threads before the interpreter does, which may abort a run that went well.
+
+    Fabric does so for NCCL only.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def _shard(module: nn.Module, _: object) -> Any:

@@ -111,7 +111,7 @@ class Window:
 
     >>> window = Window()
     >>> window.add([10.0, 8.0, 4.0], norm=0.5, images=2)
-    >>> figures = window.take(dims=8)
+    >>> figures = window.figures(dims=8)
     >>> [figures[name] for name in ("nats", "distortion", "rate", "objective", "grad_norm")]
     [6.0, 4.0, 2.0, 5.0, 0.5]
     """
@@ -125,8 +125,8 @@ class Window:
         new = [*sums, norm, float(images), 1.0]
         self.state = [a + b for a, b in zip(self.state or [0.0] * len(new), new, strict=True)]
 
-    def take(self, dims: int) -> dict[str, Any]:
-        """The means, of the true bound and of what was minimised in its place; then begin anew.
+    def figures(self, dims: int) -> dict[str, Any]:
+        """The means, of the true bound and of what was minimised in its place.
 
         Args:
             dims: sub-pixels of an image, for bits/dim.
@@ -146,5 +146,8 @@ class Window:
         }
         for level, rate in enumerate(rates if len(rates) > 1 else []):
             figures[f"rate_{level}"] = rate / images
-        self.state, self.began = [], time.monotonic()
         return figures
+
+    def clear(self) -> None:
+        """Begin anew, after a line."""
+        self.state, self.began = [], time.monotonic()

@@ -198,8 +198,9 @@ class _Training:
             self.skipped_in_a_row = 0
         if outcome.status == "taken":
             self.window.add(outcome.sums, outcome.norm, len(job.indices))
-        if self._due(self.config.log_every) or self.step == self.total:
-            figures = self.window.take(dims=job.parts[0].x[0].numel())
+        due = self._due(self.config.log_every)
+        if due or self.step == self.total:
+            figures = self.window.figures(dims=job.parts[0].x[0].numel())
             figures |= {
                 "learning_rate": self.stepper.learning_rate,
                 "skipped": self.skipped,
@@ -210,6 +211,8 @@ class _Training:
                     figures[f"kl_scale_{level}"] = scale
             self.logs.write(self.step, figures)
             self.metrics = {"step": self.step, **figures}
+        if due:  # and not at the end, which may turn out to be the middle of a longer run
+            self.window.clear()
 
     def _figures_for_bar(self) -> dict[str, float]:
         return {"bits/dim": self.metrics["bits_per_dim"]} if "bits_per_dim" in self.metrics else {}

@@ -78,28 +78,30 @@ def test_sigterm_saves_and_the_printed_command_goes_on(tmp_path):
 @pytest.mark.slow
 def test_kill_9_at_random_moments_of_training_changes_nothing_in_the_end(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    flags = ["--checkpoint-every", "1", "--delay", "0.02"]
+    flags = ["--checkpoint-every", "1", "--delay", "0.05"]
     chance = random.Random(0)
     kills = 0
     for folder in (killed, whole):
         folder.mkdir()
     while True:
+        before = checkpoint.checkpoints(killed)
         process = start(killed, *flags, *(["--resume"] if kills else []))
+        while process.poll() is None and checkpoint.checkpoints(killed) == before:
+            time.sleep(0.01)
         try:
-            process.communicate(timeout=chance.uniform(4.0, 7.0))
+            process.communicate(timeout=chance.uniform(0.0, 1.0))
             break
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             kills += 1
-            assert kills < 40, "it gets nowhere"
     assert process.returncode == 0
-    assert kills > 0
+    assert kills > 2
     _, said = (process := start(whole, *flags)).communicate(timeout=120)
     assert process.returncode == 0, said
     assert_same_weights(killed, whole)
     names = [
-        [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+        [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (killed, whole)
     ]
     assert names[0] == names[1]

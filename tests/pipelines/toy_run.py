@@ -61,7 +61,8 @@ class Toy(nn.Module):
         self.calls += self.training
         if self.calls == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.delay)
+        if self.delay:
+            time.sleep(self.delay)
         v = x.to(self.decode.weight.dtype).flatten(1) / 4
         if self.training and len(v) > 1:
             v = self.norm(v)
