@@ -1,0 +1,203 @@
+"""Proves that what README.md and the other pages show is true.
+
+Python blocks run, all of a page in turn, in one namespace. Of the shell blocks, every command must
+belong to one of these, or the test fails:
+
+- *training* (`python -m pipelines.x …`, also by torchrun): its flags are parsed and its model is
+  built; on built-in data it also runs end to end, untrained and on eight images.
+- *tool* (evaluate, leaderboards, …): its flags are parsed. What it does is tested elsewhere.
+- *install*: the extras that it names exist. That they install is what .ci/run shows.
+- *check* (pytest, .ci/run, pre-commit) and *example*: the file it names exists, and is run by CI.
+
+One quick command is also run as it stands, in a process of its own. The map of the tree names every
+file of the four packages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import tyro
+
+from pipelines import run as runs
+from pipelines.networks import ImageSpec
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = ("decoders", "encoders", "eval", "pipelines")
+BUILT_IN = ("digits", "shapes", "shapes_color")
+
+# Images, levels, classes of data sets that are not built in.
+GREY = ImageSpec((1, 28, 28), 256, "none", 10)
+SPECS = {
+    "mnist": GREY,
+    "fashion_mnist": GREY,
+    "binarized_mnist": ImageSpec((1, 28, 28), 2),
+    "cifar10": ImageSpec((3, 32, 32), 256, "none", 10),
+    "imagenet32": ImageSpec((3, 32, 32), 256),
+    "imagenet64": ImageSpec((3, 64, 64), 256),
+    "folder": ImageSpec((3, 64, 64), 256),
+    "npz": ImageSpec((1, 16, 16), 256, "none", 4),
+}
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [body for language, body in found if language in languages]
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Every shell command of a page, one by one, without its comment."""
+    for body in blocks(page, "bash", "sh", "shell", "console"):
+        for line in body.replace("\\\n", " ").splitlines():
+            for command in line.split("#")[0].split("&&"):
+                if command.strip():
+                    yield " ".join(command.split())
+
+
+SHOWN = sorted({(page.name, command) for page in PAGES for command in commands(page)})
+TRAINING = re.compile(r"(?:python|torchrun(?: --[\w-]+(?:[ =][\w.:-]+)?)*) -m pipelines\.(\w+)(.*)")
+TOOL = re.compile(r"python -m ((?:pipelines|eval)\.\w+)(.*)")
+INSTALL = re.compile(r'pip install -e "?\.(?:\[([\w,]+)\])?"?')
+CHECKS = {
+    "python -m pytest": "pyproject.toml",
+    "python -m pytest -m slow": "pyproject.toml",
+    "python -m pytest -m gpu": "pyproject.toml",
+    "bash .ci/run": ".ci/run",
+    "pre-commit install": ".pre-commit-config.yaml",
+}
+ELSEWHERE = {"tensorboard --logdir runs"}
+
+
+@pytest.mark.parametrize(("page", "command"), SHOWN, ids=lambda text: text[:70])
+def test_command_is_right(
+    page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    training = TRAINING.fullmatch(command)
+    if training and training[1] in runs.PIPELINES:
+        check_training(training[1], shlex.split(training[2]), tmp_path)
+    elif tool := TOOL.fullmatch(command):
+        check_tool(tool[1], shlex.split(tool[2]))
+    elif install := INSTALL.fullmatch(command):
+        check_extras(install[1])
+    elif command in CHECKS:
+        assert (ROOT / CHECKS[command]).is_file()
+    elif command.startswith("python examples/"):
+        assert (ROOT / command.split()[1]).is_file()
+    else:
+        assert command in ELSEWHERE, f"{page}: nothing here proves that this works: {command}"
+
+
+def check_training(pipeline: str, args: list[str], folder: Path) -> None:
+    module = importlib.import_module(f"pipelines.{pipeline}")
+    if "--resume" in args:  # over the configuration of a run that is not here
+        args = [word for word in args if word != "--resume"]
+    config = runs.parse(pipeline, module.Config, module.PRESETS, args)
+    if config.data in BUILT_IN:
+        small = dataclasses.replace(
+            config, epochs=0, limit=8, num_samples=1, importance_samples=1, out=str(folder / "run"),
+            accelerator="cpu", devices="1", num_nodes=1, strategy="auto", compile=False,
+            precision="32-true",
+        )  # fmt: skip
+        runs.run(pipeline, small, module.build)
+        assert (folder / "run" / "result.json").is_file()
+        return
+    spec = SPECS[config.data]
+    levels = 2 if config.binarize != "none" else config.levels or spec.num_levels
+    channels = 1 if config.gray else spec.image_shape[0]
+    spec = dataclasses.replace(
+        spec,
+        image_shape=(channels, *(side + 2 * config.pad for side in spec.image_shape[1:])),
+        num_levels=levels,
+        condition=config.condition,
+    )
+    assert runs.checked(module.build, config, spec).kind
+
+
+def check_tool(module: str, args: list[str]) -> None:
+    config: Any = importlib.import_module(module).Config
+    with contextlib.redirect_stderr(sys.stdout):
+        tyro.cli(config, args=args, config=(tyro.conf.OmitSubcommandPrefixes,))
+
+
+def check_extras(extras: str | None) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in (extras or "").split(","):
+        assert not extra or re.search(rf"^{extra} = \[", text, flags=re.MULTILINE), extra
+
+
+def test_a_quick_command_runs_as_it_stands(tmp_path: Path) -> None:
+    quick = [
+        command
+        for page, command in SHOWN
+        if page == "getting-started.md" and "--steps 30" in command and "--out" in command
+    ]
+    assert quick
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    words = shlex.split(quick[0])
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=tmp_path, env=env, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = tmp_path.rglob("result.json")
+    assert (result.parent / "samples.png").is_file()
+    assert "bits/dim" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
+def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    with torch.random.fork_rng():
+        for number, source in enumerate(blocks(page, "python")):
+            exec(compile(source, f"{page.name}, Python block {number}", "exec"), namespace)
+
+
+def test_the_two_commands_and_the_swap_are_shown() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "pip install -e . && python -m pipelines.pixelvae" in text
+    assert 'pip install -e ".[dev]" && python -m pytest' in text
+    assert "-decoder(to_levels(x), h=encoder(x)).mean()" in text
+
+
+def test_the_map_names_every_file_of_the_packages() -> None:
+    (tree,) = (body for body in blocks(ROOT / "README.md", "text") if "decoders/" in body)
+    named, folder = set(), ""
+    for line in tree.splitlines():
+        if top := re.match(r"(\S+)/", line):
+            folder = top[1]
+        elif entry := re.match(r"  (\S+\.\S+)\s+\S", line):
+            named.add(f"{folder}/{entry[1]}")
+    there = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    mapped = {name for name in named if name.split("/")[0] in PACKAGES}
+    assert mapped == there, f"missing: {sorted(there - mapped)}, gone: {sorted(mapped - there)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
