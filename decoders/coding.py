@@ -63,7 +63,7 @@ def encode(
         progress: wraps the loop over rows.
 
     Raises:
-        ValueError: x or h doesn't fit the decoder.
+        ValueError: x or h doesn't fit the decoder; a CodingError where it yields NaN.
         TypeError: the decoder's x is continuous, or it is no decoder known here.
 
     >>> from decoders import GatedPixelCNN
@@ -131,7 +131,7 @@ def push(
 
 
 class CodingError(ValueError):
-    """Bits that no image of this decoder gives."""
+    """Bits that no image of this decoder gives, or a decoder that gives no probabilities."""
 
 
 class _Tape:
@@ -180,7 +180,7 @@ def _table(
     log_probs = likelihood.level_log_probs(params.double(), pixel, channel)
     table = torch.exp(log_probs[:num]).clamp_min(SMALLEST).numpy()
     if not np.isfinite(table).all():
-        raise ValueError("expected finite probabilities to code with, got NaN: the model diverged")
+        raise CodingError("expected finite probabilities to code with, got NaN: the model diverged")
     return table
 
 

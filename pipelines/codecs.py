@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,9 +120,11 @@ def decode(
 
 
 def spans(header: Header) -> list[tuple[int, int]]:
-    """Where the batches of a file begin and end."""
-    starts = range(0, header.count, header.batch)
-    return [(start, min(start + header.batch, header.count)) for start in starts]
+    """Where the batches of a file begin and end; an incomplete one is coded last."""
+    count, size = header.count, header.batch
+    first = (count % size or size) if header.method == "bits-back" else size
+    bounds = [0, *range(first, count, size), count]
+    return list(pairwise(bounds))
 
 
 def _send(
@@ -175,16 +178,31 @@ def _uniform(encoder: LabelEmbedding) -> Any:
 def _encode_bits_back(
     model: Model, header: Header, read: ReadBatch, show: Progress | None
 ) -> Encoded:
-    # A stack: the last batch goes in first, so that decoding gives the first one first.
-    batches = spans(header)[::-1]
-    x, _ = read(*batches[0])
-    initial = _enough(lambda coder: coder.decode(_CELL, *_posterior(model, x, header.batch)))
+    initial = 1
+    while True:
+        encoded = _pushed(model, header, read, show, initial)
+        if encoded is not None:
+            return encoded
+        initial += max(1, initial // 8)
+
+
+def _pushed(
+    model: Model, header: Header, read: ReadBatch, show: Progress | None, initial: int
+) -> Encoded | None:
+    """All images on a stack that began with so many words; None if these don't suffice.
+
+    That turns out at the first batch, before anything costs time, since every later one finds more
+    bits than the one before.
+    """
     coder = coding.AnsCoder(_initial(initial), seal=True)
     nats = 0.0
-    for start, end in batches:
+    # On a stack the last batch goes in first, so that decoding begins with the first one.
+    for start, end in spans(header)[::-1]:
         x, _ = read(start, end)
         mean, std = _posterior(model, x, header.batch)
         cells = coder.decode(_CELL, mean, std)
+        if coder.num_words() <= 2:  # popping more than there is can't be undone
+            return None
         h = _to_h(model, cells, len(x))
         coding.push(model.decoder, x, coder, h, batch=header.batch, progress=show)
         coder.encode_reverse(cells, _CELL, *_prior(cells))
@@ -238,14 +256,3 @@ def _rate(mean: np.ndarray, std: np.ndarray) -> float:
 def _initial(words: int) -> np.ndarray:
     """Arbitrary bits, the same each time."""
     return np.random.default_rng(0).integers(1, 2**32, words, dtype=np.uint32)
-
-
-def _enough(pop: Callable[[Any], Any]) -> int:
-    """How many words are just enough for `pop` to leave at least one."""
-    words = 2
-    while True:
-        coder = coding.AnsCoder(_initial(words), seal=True)
-        pop(coder)
-        if coder.num_words() > 2:
-            return words
-        words += max(1, words // 8)

@@ -32,7 +32,7 @@ from pipelines import checkpoint, codecs, container, npy, rivals
 from pipelines.container import Header
 from pipelines.data import DataError, load
 from pipelines.model import Model
-from pipelines.output import refuse_existing, whole_file
+from pipelines.output import expanded, refuse_existing, whole_file
 from pipelines.pictures import count_rows
 from pipelines.progress import Progress
 from pipelines.run import Run, UserError, exit_codes, open_run
@@ -109,14 +109,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             description=__doc__,
             config=(tyro.conf.OmitSubcommandPrefixes,),
         )
-        run = open_run(config.run_dir)
+        run, action = open_run(config.run_dir), expanded(config.action)
         with one_thread():
-            if isinstance(config.action, Encode):
-                encode(run, config.run_dir, config.action)
-            elif isinstance(config.action, Decode):
-                decode(run, config.run_dir, config.action)
+            if isinstance(action, Encode):
+                encode(run, config.run_dir, action)
+            elif isinstance(action, Decode):
+                decode(run, config.run_dir, action)
             else:
-                export(run, config.action)
+                export(run, action)
 
 
 @contextmanager
@@ -158,7 +158,10 @@ def encode(run: Run, run_dir: Path, config: Encode) -> None:
         return x, None if labels is None else torch.from_numpy(labels[start:end])
 
     with _rows(header, "encode") as bar:
-        encoded = codecs.encode(model, header, read, count_rows(bar))
+        try:
+            encoded = codecs.encode(model, header, read, count_rows(bar))
+        except CodingError as error:
+            raise UserError(str(error)) from error
     header = dataclasses.replace(
         header,
         images=digest.digest()[: container.DIGITS],

@@ -48,9 +48,10 @@ def read_array(file: Path) -> np.ndarray:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"there is no file {file}: check the path") from error
-    except (ValueError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file} is not a whole .npy file: {reason}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{file} is not a whole .npy file of numbers: write it anew") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{file} is an .npz archive, expected one array as .npy")
     return array

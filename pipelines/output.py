@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pipelines.atomic import sync_folder
 from pipelines.run import UserError
+
+C = TypeVar("C")
+
+
+def expanded(config: C) -> C:
+    """A frozen dataclass of flags, with ~ expanded in its paths."""
+    paths = {
+        field.name: value.expanduser()
+        for field in dataclasses.fields(config)  # pyright: ignore[reportArgumentType]
+        if isinstance(value := getattr(config, field.name), Path)
+    }
+    return dataclasses.replace(config, **paths)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
 
 
 def refuse_existing(*files: Path | None) -> None:

@@ -73,6 +73,8 @@ def check(config: Config) -> None:
     """Raise a UserError for numbers that make no sense, whatever the model."""
     if config.num < 1:
         raise UserError(f"expected --num of at least 1, got {config.num}")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"expected a --seed of at least 0 (and below 2^63), got {config.seed}")
     if config.batch_size < 1:
         raise UserError(f"expected --batch-size of at least 1, got {config.batch_size}")
     if not 0 <= config.temperature < math.inf:
@@ -111,9 +113,7 @@ def make_plan(run: Run, config: Config, generator: torch.Generator) -> Plan:
 def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Plan:
     """One row for each of the first test images: drawn given its annotation, code or known part."""
     if run.model.decoder.image_shape != run.spec.image_shape and config.complete != "none":
-        raise UserError(
-            "--complete keeps parts of test images, which have their own size: no --size"
-        )
+        raise UserError("--complete keeps parts of test images, of their size: leave out --size")
     test = load(_data_config(run, config)).test
     columns = max(1, round(math.sqrt(config.num)))
     rows = min(-(-config.num // columns), len(test))

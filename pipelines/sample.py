@@ -24,7 +24,7 @@ from pipelines.checkpoint import CheckpointError, load_into
 from pipelines.data import to_display
 from pipelines.model import Model
 from pipelines.networks import make_decoder
-from pipelines.output import free_name, refuse_existing, whole_file
+from pipelines.output import expanded, free_name, refuse_existing, whole_file
 from pipelines.plan import Config, Plan, check, make_plan
 from pipelines.progress import Progress
 from pipelines.run import Run, UserError, exit_codes, open_run
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
         config = tyro.cli(Config, args=argv, prog="python -m pipelines.sample", description=__doc__)
-        check(config)
+        check(config := expanded(config))
         run = open_run(config.run_dir)
         run = run._replace(model=resized(run, config.size).to(_device(config.device)))
         for file in sample(run, config):
@@ -45,7 +45,7 @@ def sample(run: Run, config: Config) -> list[Path]:
     """Draw, and write the files that the flags ask for; returns their names."""
     if config.gif and isinstance(run.model.decoder, DeconvDecoder):
         raise UserError("--gif shows pixel after pixel, and a DeconvDecoder draws them all at once")
-    png = config.out or free_name(config.run_dir.expanduser(), _stem(config), ".png")
+    png = config.out or free_name(config.run_dir, _stem(config), ".png")
     gif = png.with_suffix(".gif") if config.gif else None
     if gif is not None and config.out is None:
         gif = free_name(gif.parent, gif.stem, ".gif")
@@ -54,7 +54,8 @@ def sample(run: Run, config: Config) -> list[Path]:
     plan = make_plan(run, config, generator)
     x = draw(run.model, plan, config, generator)
     levels = run.spec.num_levels
-    pictures.save(_canvas(to_display(x, levels), plan), png)
+    with whole_file(png) as stream:
+        pictures.to_image(_canvas(to_display(x, levels), plan)).save(stream, format="PNG")
     if gif is not None:
         known = None if plan.known is None else plan.known[1]
         frames = [_canvas(frame, plan) for frame in generation(to_display(x, levels), known)]

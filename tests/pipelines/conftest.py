@@ -1,0 +1,40 @@
+"""Finished runs, a few steps long, for the tests of the commands that open one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import autoencoder, pixelcnn, pixelvae
+from pipelines.run import main
+
+SMALL = [
+    "--steps=20", "--limit=100", "--hidden-channels=12", "--num-layers=2", "--num-samples=0",
+    "--importance-samples=0", "--accelerator=cpu",
+]  # fmt: skip
+MODULES: dict[str, Any] = {
+    "pixelcnn": pixelcnn,
+    "autoencoder": autoencoder,
+    "pixelvae": pixelvae,
+}
+
+
+@pytest.fixture(scope="session")
+def train_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(pipeline, further flags) -> the run directory of that command; trained once a session."""
+    done: dict[tuple[str, ...], Path] = {}
+
+    def train(pipeline: str, *flags: str) -> Path:
+        key = (pipeline, *flags)
+        if key not in done:
+            module = MODULES[pipeline]
+            run_dir = tmp_path_factory.mktemp("runs") / pipeline
+            argv = [*SMALL, *flags, f"--out={run_dir}"]
+            main(pipeline, module.Config, module.PRESETS, module.build, argv)
+            done[key] = run_dir
+        return done[key]
+
+    return train
