@@ -140,6 +140,18 @@ def check_extras(extras: str | None) -> None:
         assert not extra or re.search(rf"^{extra} = \[", text, flags=re.MULTILINE), extra
 
 
+def test_extras_that_messages_name_exist() -> None:
+    named = {
+        extra
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for extra in re.findall(r"pixel-decoders\[(\w+)\]", path.read_text(encoding="utf-8"))
+    }
+    assert "parquet" in named
+    for extra in named:
+        check_extras(extra)
+
+
 def test_a_quick_command_runs_as_it_stands(tmp_path: Path) -> None:
     quick = [
         command
