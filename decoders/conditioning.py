@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,7 +20,6 @@ class Conditioning(nn.Module):
     Source: van den Oord et al.: Conditional Image Generation with PixelCNN Decoders (2016),
     sections 2.3 and 2.4, https://arxiv.org/abs/1606.05328.
 
-    >>> import torch
     >>> Conditioning((10,), 32)(torch.zeros(4, 32, 8, 8), torch.randn(4, 10)).shape
     torch.Size([4, 32, 8, 8])
     """
@@ -44,8 +44,12 @@ def fit_map(h: Tensor | None, size: tuple[int, int], resize: Resize) -> Tensor |
 
     Class ids and keypoints must not be blended: "nearest" repeats, "bilinear" interpolates.
     """
-    if h is None or h.dim() == 2 or tuple(h.shape[2:]) == tuple(size):
+    if h is None or h.dim() == 2:
         return h
-    if resize == "nearest":
-        return F.interpolate(h, size=size, mode="nearest-exact")
-    return F.interpolate(h, size=size, mode="bilinear", align_corners=False)
+    if tuple(h.shape[2:]) != tuple(size):
+        if resize == "nearest":
+            h = F.interpolate(h, size=size, mode="nearest-exact")
+        else:
+            h = F.interpolate(h, size=size, mode="bilinear", align_corners=False)
+    # As the features it is added to; sums of two formats are copied at each layer.
+    return h.contiguous(memory_format=torch.channels_last)

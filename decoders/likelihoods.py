@@ -123,9 +123,11 @@ class Categorical(Discrete):
         return channels * self.num_levels
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        logits = at_least_float32(params).unflatten(1, (x.shape[1], self.num_levels))
-        # cross_entropy wants the classes in dimension 1: (B, L, C, *S).
-        return -F.cross_entropy(logits.transpose(1, 2), x.long(), reduction="none")
+        # Channels last, the logits of a sub-pixel lie side by side, and nothing is copied.
+        logits = at_least_float32(params.movedim(1, -1).reshape(-1, self.num_levels))
+        levels = x.movedim(1, -1)
+        log_probs = -F.cross_entropy(logits, levels.reshape(-1).long(), reduction="none")
+        return log_probs.view(levels.shape).movedim(-1, 1)
 
     def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
         return F.log_softmax(at_least_float32(self.level_logits(params, x, channel)), dim=1)
