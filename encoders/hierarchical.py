@@ -158,7 +158,11 @@ class HierarchicalEncoder(Encoder):
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """h of `num` draws z2 ~ N(0, I), z1 ~ p(z1 | z2)."""
         z2 = standard_normal((num, self.latent_dim), device_of(self), generator)
-        return self.to_h((z2, self.prior.sample(self._prior_h(z2), generator=generator)))
+        return self.to_h((z2, self.sample_bottom(z2, generator)))
+
+    def sample_bottom(self, z2: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z1 ~ p(z1 | z2): (B, K2) to (B, K1, H', W')."""
+        return self.prior.sample(self._prior_h(z2), generator=generator)
 
     def _prior_h(self, z2: Tensor) -> Tensor:
         z2 = z2.to(dtype_of(self.top_head))

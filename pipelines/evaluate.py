@@ -17,10 +17,8 @@ import tyro
 from eval.results import Result
 from pipelines import outcome, scoring
 from pipelines.config import TrainConfig
-from pipelines.data import Batch, DataConfig, Images, load, order
-from pipelines.networks import ImageSpec
-from pipelines.run import Run, UserError, exit_codes, open_run
-from pipelines.train import make_fabric
+from pipelines.data import Batch, Images, order
+from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def main(config: Config) -> None:
     """Score a run, write the result, print the table."""
     began = time.monotonic()
     run = open_run(config.run_dir)
-    fabric = make_fabric(
+    fabric = launch(
         TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
     )
     images = load_images(run, config)
@@ -65,6 +63,8 @@ def main(config: Config) -> None:
         )
     if config.condition == "dropped" and not run.model.code_dropout:
         raise UserError("--condition dropped needs a model trained with --code-dropout")
+    if config.score_batch < 1:
+        raise UserError(f"expected --score-batch of at least 1, got {config.score_batch}")
     if config.importance_samples < 0:
         raise UserError(
             f"expected --importance-samples of at least 0, got {config.importance_samples}"
@@ -133,23 +133,11 @@ def load_images(run: Run, config: Config) -> Loaded:
     Raises:
         UserError: the split does not exist, or the images are not what the model was built for.
     """
-    fields = {
-        field.name: getattr(run.config, field.name) for field in dataclasses.fields(DataConfig)
-    }
-    if config.data_dir:
-        fields["data_dir"] = config.data_dir
-    if config.limit:
-        fields["limit"] = config.limit
-    splits = load(DataConfig(**fields))
+    splits = load_splits(run, data_dir=config.data_dir, limit=config.limit)
     images = getattr(splits, config.split)
     if images is None:
         raise UserError(
             f"{run.config.data} has no {config.split} split: choose --split train or test"
-        )
-    if ImageSpec.of(images) != run.spec:
-        raise UserError(
-            f"the images in {fields['data_dir']} are {ImageSpec.of(images)}, but the run was "
-            f"trained on {run.spec}: give the --data-dir it was trained on"
         )
     return Loaded(images, splits.train)
 

@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, write_result
-from pipelines import pictures, scoring
+from pipelines import pictures, scoring, walk
 from pipelines.checkpoint import write_atomic
 from pipelines.data import Images
 from pipelines.model import Model
@@ -168,7 +168,9 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
     if model.kind in ("bound", "given code"):
         files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
     if model.encoder is not None and len(images) > 1:
-        files["interpolation.png"] = pictures.interpolation_grid(model, images, 6, 9, seed)
+        ends = walk.image_ends(min(6, len(images) // 2))
+        walks = walk.between_images(model, images, ends, 9, seed=seed)
+        files["interpolation.png"] = walk.grid(walks, images.num_levels)
     for name, canvas in files.items():
         pictures.save(canvas, run_dir / name)
     _to_tensorboard(run_dir, files)

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eval.interpolation import Method, path
 from pipelines.data import Images, to_display
 from pipelines.model import Model
 from pipelines.progress import Progress, progress
@@ -53,12 +52,16 @@ def save(canvas: Tensor, file: Path) -> None:
     beside.replace(file)
 
 
-def save_gif(canvases: Sequence[Tensor], stream: BinaryIO) -> None:
-    """Write pictures (3, height, width) as an animation of some 4 seconds; the last one stays."""
+def save_gif(
+    canvases: Sequence[Tensor], stream: BinaryIO, *, colours: Tensor | None = None
+) -> None:
+    """Write pictures (3, height, width) as an animation of some 4 seconds; the last one stays.
+
+    All frames share the palette of the picture `colours` (by default the last one): palettes of
+    their own would flicker.
+    """
     images = [to_image(canvas, LONG_SIDE // 2) for canvas in canvases]
-    # One palette, that of the finished picture and the grey of what is not there yet, for all
-    # frames: palettes of their own would flicker.
-    palette = images[-1].quantize(256)
+    palette = (images[-1] if colours is None else to_image(colours, 1)).quantize(256)
     frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     step = max(20, 4000 // len(frames))
     durations = [step] * (len(frames) - 1) + [2000]
@@ -113,50 +116,6 @@ def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Te
     rows = num // columns * columns
     pairs = torch.stack([x[:rows], drawn.cpu()[:rows]]).unflatten(1, (-1, columns))
     return grid(pairs.transpose(0, 1).flatten(0, 2), images.num_levels, columns)
-
-
-def interpolation_grid(
-    model: Model, images: Images, pairs: int, steps: int, seed: int, method: Method = "slerp"
-) -> Tensor:
-    """Paths between the codes of pairs of test images, one row each, with the images at its ends.
-
-    Each row is decoded with the same noise throughout (common random numbers), so that what changes
-    along it is what the code changes.
-    """
-    device = next(model.parameters()).device
-    pairs = min(pairs, len(images) // 2)
-    ends = [images.batch(np.arange(pairs) + pairs * side) for side in (0, 1)]
-    start, end = ((x.to(device), move(y, device)) for x, y in ends)
-    h = code_path(model, start, end, steps, method)  # (steps, pairs, …)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand((pairs, *images.image_shape), generator=generator).repeat(steps, 1, 1, 1, 1)
-    drawn = model.decoder.sample(
-        h.flatten(0, 1), noise=noise.flatten(0, 1), progress=show_rows(images)
-    )
-    path_images = drawn.cpu().unflatten(0, (steps, pairs))
-    rows = torch.cat([ends[0].x[None], path_images, ends[1].x[None]])
-    return grid(rows.transpose(0, 1).flatten(0, 1), images.num_levels, steps + 2)
-
-
-@torch.no_grad()
-def code_path(
-    model: Model, start: tuple[Tensor, Any], end: tuple[Tensor, Any], steps: int, method: Method
-) -> Tensor:
-    """Codes (steps, B, …) from those of the images and annotations `start` to those of `end`.
-
-    Latents are interpolated, each level on its own, between their posterior means; any other code
-    directly.
-    """
-    if model.encoder is None:
-        raise TypeError("a model without an encoder has no codes to interpolate between")
-    if model.kind != "bound":
-        a, b = (model.encoder(*side).h for side in (start, end))
-        return path(a, b, steps, method)
-    first, last = (model.encoder.posterior(*side) for side in (start, end))
-    levels = [path(a, b, steps, method) for (a, _), (b, _) in zip(first, last, strict=True)]
-    return torch.stack(
-        [model.encoder.to_h(tuple(level[n] for level in levels)) for n in range(steps)]
-    )
 
 
 def show_rows(images: Images, label: str = "sample") -> Any:

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
 import tyro
+from lightning_fabric import Fabric
 
+from eval.results import ResultError
 from pipelines import __version__, checkpoint, outcome, scoring
 from pipelines.checkpoint import CheckpointError
 from pipelines.config import TrainConfig
-from pipelines.data import DataConfig, DataError, DataName, load
+from pipelines.data import DataConfig, DataError, DataName, Splits, load
 from pipelines.model import Model
 from pipelines.networks import DecoderConfig, ImageSpec
 from pipelines.train import NonFiniteError, fit, make_fabric
@@ -48,6 +50,12 @@ class RunConfig(DecoderConfig, TrainConfig, DataConfig):
     """About how many samples to draw in the end (0: no pictures)."""
     name: str = ""
     """What result tables call this run (default: the model's name)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("score_batch", 1), ("importance_samples", 0), ("num_samples", 0)):
+            if getattr(self, name) < least:
+                self._refuse(name, f"at least {least}")
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -117,7 +125,7 @@ def _default(
 def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> None:
     """Train, score and draw, as configured; everything ends up in the run directory."""
     began = time.monotonic()
-    fabric = make_fabric(config)
+    fabric = launch(config)
     with fabric.rank_zero_first():
         splits = load(config)
     spec = ImageSpec.of(splits.train)
@@ -155,6 +163,14 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
             outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
         print(outcome.table(result, run_dir))
     fabric.barrier()
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """The launched Fabric of a command; devices that are not to be had are the user's to mend."""
+    try:
+        return make_fabric(config)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def checked(build: Callable[[Any, ImageSpec], N], config: Any, spec: ImageSpec) -> N:
@@ -199,6 +215,27 @@ def open_run(run_dir: Path) -> Run:
     return Run(pipeline, config, model.eval(), spec, steps)
 
 
+def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
+    """The images of a run, from where they are now.
+
+    Args:
+        run: whose images.
+        data_dir: where they are, if not where they were in training.
+        limit: the first so many of each split (0: as in training).
+
+    Raises:
+        UserError: they are not what the model was built for.
+    """
+    data_dir, limit = data_dir or run.config.data_dir, limit or run.config.limit
+    splits = load(dataclasses.replace(run.config, data_dir=data_dir, limit=limit))
+    if ImageSpec.of(splits.test) != run.spec:
+        raise UserError(
+            f"the images in {data_dir} are {ImageSpec.of(splits.test)}, but the run was "
+            f"trained on {run.spec}: give the --data-dir it was trained on"
+        )
+    return splits
+
+
 def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -> C:
     """A configuration read back from config.json.
 
@@ -220,7 +257,7 @@ def exit_codes() -> Iterator[None]:
     """Turn the errors that a user can mend into one sentence on stderr and exit code 2."""
     try:
         yield
-    except (DataError, CheckpointError, NonFiniteError, UserError) as error:
+    except (DataError, CheckpointError, NonFiniteError, ResultError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
