@@ -21,12 +21,13 @@ from lightning_fabric import Fabric
 
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, write_result
-from pipelines import pictures, scoring, walk
+from pipelines import board, pictures, scoring, walk
 from pipelines.checkpoint import write_atomic
-from pipelines.data import Images
+from pipelines.data import Images, to_display
 from pipelines.model import Model
 
 VALIDATION_IMAGES = 1000
+MOST_IMAGE_BYTES = 32 * 2**20  # of images.npy
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
@@ -173,16 +174,35 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
         files["interpolation.png"] = walk.grid(walks, images.num_levels)
     for name, canvas in files.items():
         pictures.save(canvas, run_dir / name)
-    _to_tensorboard(run_dir, files)
+    board.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})
     return [run_dir / name for name in files]
 
 
-def _to_tensorboard(run_dir: Path, files: dict[str, torch.Tensor]) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+def keep(run_dir: Path, result: Result, images: Images) -> None:
+    """Keep what comparing runs needs: images.npy, and settings beside scores in TensorBoard.
 
-    with SummaryWriter(str(run_dir / "tensorboard")) as events:
-        for name, canvas in files.items():
-            events.add_image(Path(name).stem, canvas)
+    images.npy holds images as displayed, uint8 (N, C, H, W), in the order of nll.npy: the first
+    32 MiB of them at the most.
+    """
+    count = min(len(images), max(1, MOST_IMAGE_BYTES // result.dims))
+    shown = [
+        to_display(images.batch(np.arange(start, min(start + 1000, count))).x, images.num_levels)
+        for start in range(0, count, 1000)
+    ]
+    buffer = io.BytesIO()
+    np.save(buffer, torch.cat(shown).numpy())
+    write_atomic(run_dir / "images.npy", lambda beside: beside.write(buffer.getvalue()))
+    scores = {
+        f"{result.split}/bits_per_dim": result.bits_per_dim,
+        f"{result.split}/nats": result.value,
+        f"{result.split}/distortion": result.distortion,
+    }
+    if result.rate is not None:
+        scores[f"{result.split}/rate"] = result.rate
+    if result.estimate is not None:
+        estimated = bits_per_dim(result.estimate.nats, result.dims)
+        scores[f"{result.split}/estimate_bits_per_dim"] = estimated
+    board.add_hparams(run_dir, {"pipeline": result.pipeline, **result.config}, scores)
 
 
 def table(result: Result, run_dir: Path) -> str:

@@ -21,7 +21,7 @@ import tyro
 from lightning_fabric import Fabric
 
 from eval.results import ResultError
-from pipelines import __version__, checkpoint, outcome, scoring
+from pipelines import __version__, checkpoint, codes, outcome, scoring
 from pipelines.checkpoint import CheckpointError
 from pipelines.config import TrainConfig
 from pipelines.data import DataConfig, DataError, DataName, Splits, load
@@ -161,7 +161,16 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
         outcome.write(run_dir / "result.json", result, scored)
         if config.num_samples:
             outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
-        print(outcome.table(result, run_dir))
+        outcome.keep(run_dir, result, splits.test)
+        verdict = codes.study(
+            run_dir,
+            trained,
+            splits,
+            scored.evaluation,
+            batch_size=config.score_batch,
+            pictures=config.num_samples > 0,
+        )
+        print(outcome.table(result, run_dir), *[f"  {verdict}"] * bool(verdict), sep="\n")
     fabric.barrier()
 
 
