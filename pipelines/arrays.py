@@ -217,13 +217,18 @@ def _from_arrays(
                 raise DataError(f"{path}: '{name}_labels' is {labels.dtype}, expected integers")
             labels = labels.reshape(-1).astype(np.int64)
             num_classes = num_classes or int(labels.max()) + 1
-        splits[name] = RawSplit(_channels_first(path, name, arrays[name]), labels)
+        splits[name] = RawSplit(channels_first(path, name, arrays[name]), labels)
     channels = splits["train"].pixels.shape[1]
     levels = config.native_levels or (color_levels if channels == 3 else 256)
     return Raw(splits, num_levels=levels, num_classes=num_classes)
 
 
-def _channels_first(path: Path, name: str, images: np.ndarray) -> np.ndarray:
+def channels_first(path: Path, name: str, images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W), C being 1 or 3.
+
+    Raises:
+        DataError: they are none of these, or not uint8.
+    """
     if images.dtype == bool:
         images = images.astype(np.uint8)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
