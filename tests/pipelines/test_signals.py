@@ -38,9 +38,9 @@ def start(run_dir, *flags):
 
 
 def wait_for_training(process, run_dir):
-    """Until the first steps are done: the loop with its handlers runs."""
+    """Until the loop with its handlers runs."""
     deadline = time.monotonic() + 90
-    while not (run_dir / "metrics.jsonl").exists():
+    while not (run_dir / "tensorboard").exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "it never began to train"
         time.sleep(0.05)
