@@ -46,7 +46,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
             strategy=strategy,
             precision=config.precision,
         )
-    except (MisconfigurationException, RuntimeError) as error:
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"--accelerator {config.accelerator} --devices {config.devices} is not to be had: "
             f"{str(error).splitlines()[0]}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,7 +49,16 @@ class Config:
     """The result file to write (default: result-<split>.json in the run directory)."""
 
 
-def main(config: Config) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
+    with exit_codes():
+        config = tyro.cli(
+            Config, args=argv, prog="python -m pipelines.evaluate", description=__doc__
+        )
+        score(config)
+
+
+def score(config: Config) -> None:
     """Score a run, write the result, print the table."""
     began = time.monotonic()
     run = open_run(config.run_dir)
@@ -143,5 +153,4 @@ def load_images(run: Run, config: Config) -> Loaded:
 
 
 if __name__ == "__main__":
-    with exit_codes():
-        main(tyro.cli(Config, prog="python -m pipelines.evaluate", description=__doc__))
+    main()

@@ -30,6 +30,13 @@ from pipelines.networks import DecoderConfig, ImageSpec
 from pipelines.train import NonFiniteError, fit, make_fabric
 
 PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
+# The smallest values of flags, those that only some pipelines have included.
+LEAST = {
+    **dict.fromkeys(("score_batch", "hidden_channels", "mixtures", "code_dim", "latent_dim"), 1),
+    **dict.fromkeys(("map_channels", "prior_channels", "encoder_channels"), 1),
+    **dict.fromkeys(("importance_samples", "num_samples", "num_layers", "prior_layers"), 0),
+    **dict.fromkeys(("encoder_blocks", "embedding_dim"), 0),
+}
 
 
 class UserError(ValueError):
@@ -53,8 +60,8 @@ class RunConfig(DecoderConfig, TrainConfig, DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("score_batch", 1), ("importance_samples", 0), ("num_samples", 0)):
-            if getattr(self, name) < least:
+        for name, least in LEAST.items():
+            if getattr(self, name, least) < least:
                 self._refuse(name, f"at least {least}")
 
 
@@ -258,7 +265,11 @@ def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -
             f"{source / checkpoint.CONFIG} has unknown fields ({', '.join(unknown)}): "
             "it was written by another version of this toolkit"
         )
-    return config_class(**saved)
+    # JSON knows no tuples, and configurations no lists.
+    fields: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()
+    }
+    return config_class(**fields)
 
 
 @contextmanager
