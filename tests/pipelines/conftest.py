@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,31 @@ def train_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return done[key]
 
     return train
+
+
+@pytest.fixture
+def copy_run(train_run: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """(pipeline, further flags) -> a copy of that run, to write into."""
+
+    def copy(pipeline: str, *flags: str) -> Path:
+        run_dir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(train_run(pipeline, *flags), run_dir)
+        return run_dir
+
+    return copy
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """(main, arguments) -> the one sentence with which a command ends that exits with code 2."""
+
+    def refuse(main: Callable[[list[str]], None], *argv: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in argv])
+        assert exit_.value.code == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+        assert len(said) == 1
+        return said[0].removeprefix("error: ")
+
+    return refuse

@@ -1,0 +1,181 @@
+"""The three training commands, from the command line to the result: every kind of model, resumed,
+untrained, and refused with one sentence where the flags make no sense.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.results import read_result
+from pipelines import autoencoder, pixelcnn, pixelvae, run
+from pipelines.run import open_run
+
+ROOT = Path(__file__).parents[2]
+MODULES = {"pixelcnn": pixelcnn, "autoencoder": autoencoder, "pixelvae": pixelvae}
+SMALL = [
+    "--steps=3", "--limit=30", "--batch-size=8", "--hidden-channels=8", "--num-layers=1",
+    "--num-samples=4", "--importance-samples=2", "--accelerator=cpu",
+]  # fmt: skip
+DIMS = 64
+
+
+def train(pipeline: str, *flags: object) -> None:
+    module = MODULES[pipeline]
+    argv = [*SMALL, *map(str, flags)]
+    run.main(pipeline, module.Config, module.PRESETS, module.build, argv)
+
+
+MODELS = [
+    ("pixelcnn", [], "exact"),
+    ("pixelcnn", ["--decoder=pixelcnn", "--likelihood=logistic", "--mixtures=2"], "exact"),
+    ("pixelcnn", ["--decoder=deconv"], "exact"),
+    ("pixelcnn", ["--condition=label"], "given label"),
+    ("pixelcnn", ["--condition=label", "--code-dropout=0.5", "--decoder=deconv"], "given label"),
+    ("pixelcnn", ["--data=shapes", "--condition=caption"], "given caption"),
+    ("pixelcnn", ["--data=shapes", "--condition=mask"], "given map"),
+    ("autoencoder", [], "given code"),
+    ("autoencoder", ["--decoder=deconv"], "given code"),
+    ("pixelvae", [], "bound"),
+    ("pixelvae", ["--decoder=deconv", "--latent-dim=2"], "bound"),
+    ("pixelvae", ["--decoder=pixelcnn", "--free-bits=0.5"], "bound"),
+    ("pixelvae", ["--latent-to=map", "--map-channels=4"], "bound"),
+    ("pixelvae", ["--latent-dim=1"], "bound"),
+    (
+        "pixelvae",
+        ["--levels-of-latents=2", "--latent-map", 2, 4, 4, "--prior-channels=8", "--latent-dim=2"],
+        "bound",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "flags", "kind"), MODELS, ids=lambda value: str(value)[:40])
+def test_trains_scores_and_draws(pipeline, flags, kind, tmp_path, capsys):
+    """Each model leaves a result that agrees with itself, pictures, and a run that opens again."""
+    out = tmp_path / "run"
+    train(pipeline, *flags, f"--out={out}")
+    result = read_result(out)
+    assert (result.kind, result.pipeline) == (kind, pipeline)
+    assert result.count == 30
+    assert result.subset
+    assert 0 < result.distortion < 10 * result.dims
+    names = {"samples.png", "images.npy", "nll.npy", "config.json", "metrics.jsonl"}
+    names |= {"reconstructions.png"} if kind in ("bound", "given code") else set()
+    names |= {"interpolation.png"} if kind != "exact" else set()
+    assert names <= {path.name for path in out.iterdir()}
+    printed = capsys.readouterr().out
+    assert f"{result.value:.3f}" in printed
+    assert f"{result.bits_per_dim:.4f}" in printed
+    opened = open_run(out)
+    assert opened.steps == 3
+    assert sum(p.numel() for p in opened.model.parameters()) == result.parameters
+    if kind == "bound":
+        assert result.estimate.k == 2
+        assert len(result.rates) == (2 if "--levels-of-latents=2" in flags else 1)
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    """Two steps and then two more score what four at once do, to the last bit.
+
+    At a constant learning rate: a cosine depends on how many steps there will be.
+    """
+    flags = ["--num-samples=0", "--importance-samples=0", "--lr-decay=constant"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train("pixelvae", *flags, "--steps=4", f"--out={whole}")
+    train("pixelvae", *flags, "--steps=2", f"--out={parts}")
+    train("pixelvae", *flags, "--steps=4", f"--out={parts}", "--resume")
+    assert read_result(parts).value == read_result(whole).value
+    assert (parts / "nll.npy").read_bytes() == (whole / "nll.npy").read_bytes()
+    rows = (parts / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(row)["step"] for row in rows]
+    assert steps == sorted(set(steps))
+
+
+def test_untrained_models_are_scored(tmp_path):
+    """--epochs 0 scores and draws from fresh weights: not far from a uniform distribution."""
+    train("pixelcnn", "--epochs=0", f"--out={tmp_path / 'run'}")
+    result = read_result(tmp_path / "run")
+    assert result.steps == 0
+    assert result.bits_per_dim == pytest.approx(math.log2(17), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "flags", "sentence"),
+    [
+        ("pixelcnn", ["--kernel-size=4"], "odd kernel size"),
+        ("pixelcnn", ["--data=mnist", "--preset=nothing"], "--preset nothing"),
+        ("pixelcnn", ["--data=npz", "--data-dir=nowhere"], "nowhere"),
+        ("pixelcnn", ["--condition=caption"], "--condition caption: digits"),
+        ("pixelcnn", ["--levels=99"], "--levels 99"),
+        ("pixelcnn", ["--limit=-1"], "--limit must not be negative"),
+        ("pixelcnn", ["--accelerator=cpu", "--devices=none"], "--devices none"),
+        ("pixelcnn", ["--code-dropout=0.5"], "code_dropout"),
+        ("autoencoder", ["--condition=label"], "--condition none for an autoencoder"),
+        ("pixelvae", ["--condition=label"], "--condition none for a PixelVAE"),
+        ("pixelvae", ["--levels-of-latents=2", "--latent-map", "2", "5", "5"], "5"),
+    ],
+)
+def test_refuses(refusal, tmp_path, pipeline, flags, sentence):
+    """One sentence that names the flag; nothing is created."""
+    out = tmp_path / "run"
+    assert sentence in refusal(lambda argv: train(pipeline, *argv), *flags, f"--out={out}")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--data=digit"],
+        ["--learning-rat=1"],
+        ["--batch-size=0"],
+        ["--score-batch=0"],
+        ["--num-samples=-1"],
+        ["--importance-samples=-1"],
+        ["--steps=-1"],
+        ["--latent-dim=0"],
+        ["--hidden-channels=0"],
+        ["--num-layers=-1"],
+    ],
+)
+def test_unknown_flags_and_values_are_refused(capsys, tmp_path, flags):
+    with pytest.raises(SystemExit) as exit_:
+        train("pixelvae", *flags, f"--out={tmp_path / 'run'}")
+    assert exit_.value.code == 2
+    assert flags[0].split("=")[0].lstrip("-")[:9] in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_overwrites_no_run(refusal, tmp_path):
+    """A folder with anything in it is refused, and so is resuming what isn't there, or another."""
+
+    def fails(pipeline, *flags):
+        return refusal(lambda argv: train(pipeline, *argv), *flags)
+
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "diary.txt").write_text("mine")
+    assert "is not empty" in fails("pixelcnn", f"--out={out}")
+    assert [path.name for path in out.iterdir()] == ["diary.txt"]
+    assert "no run" in fails("pixelcnn", f"--out={tmp_path / 'none'}", "--resume")
+    train("pixelcnn", "--num-samples=0", f"--out={tmp_path / 'other'}")
+    before = (tmp_path / "other" / "result.json").read_bytes()
+    assert "pipelines.pixelcnn" in fails("pixelvae", f"--out={tmp_path / 'other'}", "--resume")
+    assert (tmp_path / "other" / "result.json").read_bytes() == before
+
+
+def test_processes_exit_with_2_and_one_sentence(tmp_path):
+    """As a user types it: no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.interpolate", str(tmp_path / "nowhere")],
+        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no run directory")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
