@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipelines import packing  # noqa: E402
-from pipelines.data import DataConfig, load, order  # noqa: E402
-from pipelines.decoding import Rules, decode  # noqa: E402
-from pipelines.listing import CHUNK, list_folder  # noqa: E402
+from pipelines.data.decoding import Rules, decode  # noqa: E402
+from pipelines.data.listing import CHUNK, list_folder  # noqa: E402
+from pipelines.data.sets import DataConfig, load, order  # noqa: E402
 
 SIDE = 64
 RULES = Rules((3, SIDE, SIDE))

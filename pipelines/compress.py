@@ -28,14 +28,15 @@ from torch import Tensor
 
 from decoders.coding import CodingError
 from encoders import LabelEmbedding
-from pipelines import checkpoint, codecs, container, npy, rivals
-from pipelines.container import Header
-from pipelines.data import DataError, load
+from pipelines.coding import codecs, container, npy, rivals
+from pipelines.coding.container import Header
+from pipelines.data.sets import DataError, load
+from pipelines.finished.output import expanded, refuse_existing, whole_file
+from pipelines.finished.pictures import count_rows
 from pipelines.model import Model
-from pipelines.output import expanded, refuse_existing, whole_file
-from pipelines.pictures import count_rows
-from pipelines.progress import Progress
 from pipelines.run import Run, UserError, exit_codes, open_run
+from pipelines.training import checkpoint
+from pipelines.training.progress import Progress
 
 TAPE_BYTES = 256 * 2**20  # of probabilities that bits-back coding holds for a batch
 

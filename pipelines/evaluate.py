@@ -16,10 +16,10 @@ import numpy as np
 import tyro
 
 from eval.results import Result
-from pipelines import outcome, scoring
-from pipelines.config import TrainConfig
-from pipelines.data import Batch, Images, order
+from pipelines.data.sets import Batch, Images, order
+from pipelines.finished import outcome, scoring
 from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
+from pipelines.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import tyro
 
 from eval.latents import Latents
 from eval.results import ResultError, read_result
-from pipelines import board, codes, scoring
-from pipelines.codes import Codes
-from pipelines.config import TrainConfig
-from pipelines.output import expanded
+from pipelines.finished import board, codes, scoring
+from pipelines.finished.codes import Codes
+from pipelines.finished.output import expanded
 from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
+from pipelines.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

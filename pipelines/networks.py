@@ -10,7 +10,7 @@ from decoders.heads import ColorOrder
 from decoders.likelihoods import Categorical, DiscretizedLogisticMixture, Likelihood
 from encoders import Joint, LabelEmbedding, MapEncoder, TextEncoder
 from encoders.base import Encoder
-from pipelines.data import DataError, Images
+from pipelines.data.sets import DataError, Images
 
 
 @dataclass(frozen=True)

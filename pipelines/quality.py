@@ -24,14 +24,14 @@ from torch import Tensor
 
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
-from pipelines import classifier, pictures
-from pipelines.classifier import Classifier
-from pipelines.config import TrainConfig
-from pipelines.data import Images, Splits, load, order
-from pipelines.output import expanded, free_name, whole_file
-from pipelines.progress import Progress
+from pipelines.data.sets import Images, Splits, load, order
+from pipelines.finished import classifier, pictures
+from pipelines.finished.classifier import Classifier
+from pipelines.finished.output import expanded, free_name, whole_file
+from pipelines.finished.scoring import move
 from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
-from pipelines.scoring import move
+from pipelines.training.config import TrainConfig
+from pipelines.training.progress import Progress
 
 SHOWN = 10  # samples whose neighbours are drawn
 

@@ -14,7 +14,7 @@ import tyro
 
 from decoders.base import AutoregressiveDecoder
 from decoders.checks import SubPixel, receptive_field, show_field
-from pipelines import pictures
+from pipelines.finished import pictures
 from pipelines.networks import DecoderConfig, ImageSpec, make_decoder
 from pipelines.run import UserError, checked, exit_codes, open_run
 

@@ -21,13 +21,15 @@ import tyro
 from lightning_fabric import Fabric
 
 from eval.results import ResultError
-from pipelines import __version__, checkpoint, codes, outcome, scoring
-from pipelines.checkpoint import CheckpointError
-from pipelines.config import TrainConfig
-from pipelines.data import DataConfig, DataError, DataName, Splits, load
+from pipelines import __version__
+from pipelines.data.sets import DataConfig, DataError, DataName, Splits, load
+from pipelines.finished import codes, outcome, scoring
 from pipelines.model import Model
 from pipelines.networks import DecoderConfig, ImageSpec
-from pipelines.train import NonFiniteError, fit, make_fabric
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import CheckpointError
+from pipelines.training.config import TrainConfig
+from pipelines.training.fit import NonFiniteError, fit, make_fabric
 
 PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
 # The smallest values of flags, those that only some pipelines have included.

@@ -191,12 +191,14 @@ def test_the_two_commands_and_the_swap_are_shown() -> None:
 
 def test_the_map_names_every_file_of_the_packages() -> None:
     (tree,) = (body for body in blocks(ROOT / "README.md", "text") if "decoders/" in body)
-    named, folder = set(), ""
+    named: set[str] = set()
+    folders: list[str] = []
     for line in tree.splitlines():
-        if top := re.match(r"(\S+)/", line):
-            folder = top[1]
-        elif entry := re.match(r"  (\S+\.\S+)\s+\S", line):
-            named.add(f"{folder}/{entry[1]}")
+        if entry := re.match(r"( *)(\S+?)(/?)\s+\S", line):
+            depth = len(entry[1]) // 2
+            folders[depth:] = [entry[2]]
+            if not entry[3]:
+                named.add("/".join(folders))
     there = {
         str(path.relative_to(ROOT))
         for package in PACKAGES

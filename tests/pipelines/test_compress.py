@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import container, rivals
-from pipelines.checkpoint import save_weights
+from pipelines.coding import container, rivals
 from pipelines.compress import main
-from pipelines.data import DataConfig, load
+from pipelines.data.sets import DataConfig, load
 from pipelines.run import open_run
+from pipelines.training.checkpoint import save_weights
 
 COUNT = 70  # more than a batch, and not a multiple of one
 Train = Callable[..., Path]

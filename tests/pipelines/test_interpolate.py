@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import walk
+from pipelines.finished import walk
+from pipelines.finished.walk import Ends
 from pipelines.interpolate import main
 from pipelines.run import load_splits, open_run
-from pipelines.walk import Ends
 
 VAE = ("pixelvae", "--latent-dim=3")
 TWO = ("pixelvae", "--levels-of-latents=2", "--latent-dim=3", "--latent-map", "2", "4", "4")

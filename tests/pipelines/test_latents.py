@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from eval import compare, report
 from eval.results import read_result, write_result
-from pipelines import codes
-from pipelines.data import to_display
+from pipelines.data.sets import to_display
+from pipelines.finished import codes
 from pipelines.latents import main
 from pipelines.run import load_splits, open_run
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import DataConfig, load
+from pipelines.data.sets import DataConfig, load
 from pipelines.outliers import main
 
 VAE = ("pixelvae", "--latent-dim=3")

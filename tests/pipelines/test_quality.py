@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from eval.quality import nearest_neighbours
-from pipelines import classifier, quality
-from pipelines.config import TrainConfig
-from pipelines.data import DataConfig, load, order
+from pipelines import quality
+from pipelines.data.sets import DataConfig, load, order
+from pipelines.finished import classifier
 from pipelines.quality import Config, Drawn, main
 from pipelines.run import UserError, load_splits, open_run
-from pipelines.train import make_fabric
+from pipelines.training.config import TrainConfig
+from pipelines.training.fit import make_fabric
 
 LABEL = ("pixelcnn", "--condition=label")
 

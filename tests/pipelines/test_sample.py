@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from pipelines.data import DataConfig, load
-from pipelines.plan import kept
+from pipelines.data.sets import DataConfig, load
+from pipelines.finished.plan import kept
 from pipelines.sample import main
 
 Train = Callable[..., Path]

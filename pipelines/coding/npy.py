@@ -1,0 +1,97 @@
+"""Images and labels as .npy files: what `pipelines.compress` reads and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pipelines.data.sets import DataError
+
+
+def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[np.ndarray, str]:
+    """Images (N, C, H, W), memory-mapped, and the layout in which they lie in the file.
+
+    Raises:
+        DataError: it is no array of images that this run's model can code.
+    """
+    array = read_array(file)
+    channels, height, width = shape
+    wanted = f"(N, {channels}, {height}, {width})"
+    if array.dtype != np.uint8:
+        raise DataError(f"{file} holds {array.dtype}, expected uint8 levels {wanted}")
+    if array.shape[1:] == shape:
+        images, layout = array, "NCHW"
+    elif channels == 1 and array.shape[1:] == (height, width):
+        images, layout = array[:, None], "NHW"
+    elif array.shape[1:] == (height, width, channels):
+        images, layout = array.transpose(0, 3, 1, 2), "NHWC"
+    else:
+        raise DataError(f"{file} has shape {array.shape}, expected {wanted}, as this run's images")
+    if len(images) == 0:
+        raise DataError(f"{file} holds no images")
+    for start in range(0, len(images), 1024) if levels < 256 else ():
+        top = images[start : start + 1024].max(axis=(1, 2, 3))
+        if top.max() >= levels:
+            worst = int(np.argmax(top >= levels))
+            raise DataError(
+                f"{file}: image {start + worst} has level {top[worst]}, this run's model codes "
+                f"levels 0..{levels - 1}: quantise the images as in training"
+            )
+    return images, layout
+
+
+def read_array(file: Path) -> np.ndarray:
+    """The array of an .npy file, memory-mapped; a pickle in it is not run."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {file}: check the path") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{file} is not a whole .npy file of numbers: write it anew") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{file} is an .npz archive, expected one array as .npy")
+    return array
+
+
+def read_labels(file: Path, count: int, num_classes: int) -> np.ndarray:
+    """Labels (N,) int64 for `count` images.
+
+    Raises:
+        DataError: they are not so many integers in 0..num_classes-1.
+    """
+    labels = read_array(file)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{file} holds {labels.dtype} of shape {labels.shape}, expected {count} integers, one "
+            "for each image"
+        )
+    labels = labels.astype(np.int64)
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise DataError(
+            f"{file} has labels {labels.min()}..{labels.max()}, this run's model knows "
+            f"0..{num_classes - 1}"
+        )
+    return labels
+
+
+def write_header(
+    stream: BinaryIO, count: int, shape: tuple[int, int, int], layout: str = "NCHW"
+) -> None:
+    """Begin an .npy file of `count` images of shape (C, H, W); their bytes are to follow."""
+    channels, height, width = shape
+    shapes = {
+        "NCHW": (channels, height, width),
+        "NHW": (height, width),
+        "NHWC": (height, width, channels),
+    }
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shapes[layout])}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
+    """Images (B, C, H, W) as they lie in a file of this layout."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if layout == "NHWC" else x)

@@ -1,0 +1,63 @@
+"""What a reader of data hands over, and how it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.data.sets import DataConfig
+
+
+class DataError(ValueError):
+    """The data at hand cannot be used; the message names the file and the cure."""
+
+
+class RawSplit(NamedTuple):
+    """One split: images and whatever is known about them."""
+
+    pixels: np.ndarray  # (N, C, H, W) uint8, in memory or memory-mapped
+    labels: np.ndarray | None = None  # (N,) int64, from 0
+    mask: np.ndarray | None = None  # (N, H, W) uint8 class ids
+    keypoints: np.ndarray | None = None  # (N, K, H, W) uint8, 0 or 1
+    captions: list[str] | None = None
+    count: int = 0  # images that the source has, where `pixels` are only the first of them
+
+
+class Raw(NamedTuple):
+    """A data set as its source gives it."""
+
+    splits: dict[str, RawSplit]  # "train", "test" or "valid" or both
+    num_levels: int  # every level is below it
+    num_classes: int = 0
+    num_mask_classes: int = 0
+    caption_length: int = 0
+    variant: str = ""  # "" | "old" | "new" | "subset: …"
+
+
+def source_of(config: DataConfig) -> Path:
+    """The folder or file that `--data-dir` names.
+
+    Raises:
+        DataError: there is none, or an empty folder
+    """
+    root = Path(config.data_dir).expanduser()
+    if not root.exists():
+        raise DataError(f"--data-dir {root} does not exist: name the folder that holds the data")
+    if root.is_dir() and not any(root.iterdir()):
+        raise DataError(f"--data-dir {root} is empty: name the folder that holds the data")
+    return root
+
+
+def folder_of(config: DataConfig) -> Path:
+    """The folder that `--data-dir` names.
+
+    Raises:
+        DataError: there is none, or it is empty or a file
+    """
+    root = source_of(config)
+    if not root.is_dir():
+        raise DataError(f"--data-dir {root} is a file: name the folder in which it lies")
+    return root

@@ -1,0 +1,73 @@
+"""TensorBoard beyond the curves of training: pictures, the embedding projector, hyperparameters."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+
+from pipelines.data.sets import to_display
+from pipelines.training.logs import EVENTS
+
+MOST_NUMBERS = 1_000_000  # that the projector is given; it reads them as text
+LARGEST_SPRITE = 8192  # pixels; a browser's limit for one texture
+
+
+def add_pictures(run_dir: Path, canvases: Mapping[str, Tensor]) -> None:
+    """Show pictures (3, height, width) of bytes, by name."""
+    with SummaryWriter(str(run_dir / EVENTS)) as events:
+        for name, canvas in canvases.items():
+            events.add_image(name, canvas)
+
+
+def add_projector(
+    run_dir: Path, codes: Mapping[str, Tensor], x: Tensor, num_levels: int, labels: Any
+) -> None:
+    """Show codes in the embedding projector, each as its image; what it showed before goes.
+
+    As many as make a million numbers, and as their thumbnails fit into one texture.
+
+    Args:
+        run_dir: the run.
+        codes: (N, …) by the name of the level.
+        x: (N, C, H, W) levels of the images.
+        num_levels: of the images.
+        labels: (N,), or None.
+    """
+    side = max(x.shape[2:])
+    with SummaryWriter(str(run_dir / EVENTS)) as events:
+        for name, values in codes.items():
+            shutil.rmtree(run_dir / EVENTS / "00000" / name, ignore_errors=True)
+            flat = values.flatten(1)
+            most = min(MOST_NUMBERS // flat.shape[1], (LARGEST_SPRITE // side) ** 2)
+            flat = flat[: max(1, most)]
+            shown = None if labels is None else np.asarray(labels)[: len(flat)].tolist()
+            thumbnails = _thumbnails(x[: len(flat)], num_levels, side)
+            events.add_embedding(flat, shown, thumbnails, tag=name)
+
+
+def _thumbnails(x: Tensor, num_levels: int, side: int) -> Tensor:
+    """Images as colour floats in [0, 1], on black squares: the projector knows no others."""
+    shown = to_display(x, num_levels).float() / 255
+    shown = shown.expand(-1, 3, -1, -1) if shown.shape[1] == 1 else shown[:, :3]
+    return F.pad(shown, (0, side - x.shape[3], 0, side - x.shape[2]))
+
+
+def add_hparams(run_dir: Path, config: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+    """Show the settings beside the final scores; to be called once, when those are known.
+
+    TensorBoard takes the first record of a run for all, so one without scores would stay.
+    """
+    simple = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in config.items()
+    }
+    with SummaryWriter(str(run_dir / EVENTS)) as events:
+        # "." keeps it in the run itself; by default it would be a run of its own beside it
+        events.add_hparams(simple, dict(scores), run_name=".")

@@ -1,0 +1,133 @@
+"""A small classifier of a data set's labels, whose features samples and images are compared in.
+
+    uint8 levels ── ConvEncoder ── features (B, 64) ── linear ── label
+
+It makes distances between sets of images that have no meaning elsewhere: no Inception, so no FID.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import ConvEncoder
+from eval.nll import Terms
+from pipelines.data.sets import Images
+from pipelines.training import checkpoint
+from pipelines.training.atomic import CheckpointError
+from pipelines.training.config import TrainConfig
+from pipelines.training.fit import fit
+
+EPOCHS, MOST_STEPS = 5, 2000  # more passes only spread the training images apart
+TRAINING = TrainConfig(
+    epochs=EPOCHS, learning_rate=2e-3, lr_decay="cosine", ema=0.99, weight_decay=0.01,
+    checkpoint_every=0,
+)  # fmt: skip
+
+
+class Classifier(nn.Module):
+    """p(label | image) by convolutions with strides.
+
+    Args:
+        image_shape: (C, H, W).
+        num_levels: of the images.
+        num_classes: of the labels.
+        num_features: of the layer before the last.
+
+    >>> classifier = Classifier((1, 8, 8), 17, 10, num_features=4)
+    >>> classifier.features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_levels: int,
+        num_classes: int,
+        num_features: int = 64,
+    ):
+        super().__init__()
+        self.encoder = ConvEncoder(
+            image_shape, num_levels=num_levels, code_shape=(num_features,), hidden_channels=24
+        )
+        self.last = nn.Linear(num_features, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The layer before the last of images (B, C, H, W): (B, num_features)."""
+        return F.gelu(self.encoder(x).h)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Unnormalised log-probabilities of the labels, (B, num_classes)."""
+        return self.last(self.features(x))
+
+    def forward(self, x: Tensor, y: Any = None) -> Terms:
+        """-log p(y | x) in nats, as the terms that the training loop minimises."""
+        nats = F.cross_entropy(self.logits(x), y, reduction="none")
+        return Terms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
+
+
+def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Classifier:
+    """Train a classifier on images with --condition label, and keep it in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    sizes = {
+        "image_shape": list(images.image_shape),
+        "num_levels": images.num_levels,
+        "num_classes": images.num_classes,
+    }
+    steps = min(MOST_STEPS, TRAINING.total_steps(len(images)))
+    config = TrainConfig(**{**vars(TRAINING), "steps": steps, "seed": seed})
+    fitted = fit(fabric, _build(sizes), images, config, folder)
+    # Last: a folder without it holds no finished classifier.
+    described = {"network": "classifier", **sizes}
+    described |= {"data": images.name, "fingerprint": images.fingerprint, "steps": fitted.steps}
+    checkpoint.write_config(folder, described)
+    assert isinstance(fitted.model, Classifier)
+    return fitted.model
+
+
+def load(folder: Path, images: Images) -> tuple[Classifier, dict[str, Any]]:
+    """A classifier from its folder, and what it was trained on.
+
+    Raises:
+        CheckpointError: there is none, or it is for images of another shape.
+    """
+    saved = checkpoint.read_config(folder)
+    if saved.get("network") != "classifier":
+        raise CheckpointError(f"{folder} holds no classifier: name the folder of one")
+    now = (list(images.image_shape), images.num_levels)
+    if (saved["image_shape"], saved["num_levels"]) != now:
+        raise CheckpointError(
+            f"the classifier in {folder} is for images {saved['image_shape']} of "
+            f"{saved['num_levels']} levels, these are {now[0]} of {now[1]}: name another one"
+        )
+    model = _build(saved)
+    checkpoint.load_weights(folder, model)
+    return model.eval(), saved
+
+
+def _build(sizes: dict[str, Any]) -> Classifier:
+    channels, height, width = sizes["image_shape"]
+    return Classifier((channels, height, width), sizes["num_levels"], sizes["num_classes"])
+
+
+@torch.no_grad()
+def features(model: Classifier, x: Tensor, *, batch_size: int = 256) -> np.ndarray:
+    """The features of images (N, C, H, W) on the CPU: (N, num_features)."""
+    device = next(model.parameters()).device
+    parts = [model.features(part.to(device)).cpu() for part in x.split(batch_size)]
+    return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def accuracy(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 256) -> float:
+    """How often the most probable label of images (N, C, H, W) is y (N,)."""
+    device = next(model.parameters()).device
+    parts = [model.logits(part.to(device)).argmax(1).cpu() for part in x.split(batch_size)]
+    return float((torch.cat(parts) == y.cpu()).double().mean())

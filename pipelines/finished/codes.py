@@ -1,0 +1,208 @@
+"""What the codes of a model carry: measured, probed and drawn, and added to a run's result.
+
+images ── encoder ─> posteriors per level ─┬─ eval.latents ─> result.json: latents
+scores of all images ──────────────────────┤
+                                           ├─ eval.probes ──> result.json: probes, pictures
+                                           └─ TensorBoard's projector
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.base import device_of
+from eval.latents import Latents, describe, swap_gain
+from eval.nll import Evaluation, Score
+from eval.results import read_result, write_result
+from pipelines.data.sets import Images, Splits
+from pipelines.finished import board
+from pipelines.finished.scoring import move
+from pipelines.model import Model
+from pipelines.training.checkpoint import write_atomic
+
+AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
+MOST_CLASSES = 100  # that are probed then; with more, fitting takes minutes
+FEWEST_TO_FIT = 5  # as many as the neighbours that vote
+
+
+class Codes(NamedTuple):
+    """The codes of the first images of a set, on the CPU.
+
+    Attributes:
+        x: (N, C, H, W) levels.
+        levels: top first, the posterior's mean and standard deviation, (N, …) each.
+        labels: (N,), or None.
+    """
+
+    x: Tensor
+    levels: tuple[tuple[Tensor, Tensor], ...]
+    labels: np.ndarray | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the levels are called, top first."""
+        return ("code",) if len(self.levels) == 1 else ("top", "bottom")[: len(self.levels)]
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """The posterior means, by the name of the level."""
+        return {name: mean for name, (mean, _) in zip(self.names, self.levels, strict=True)}
+
+
+def has_codes(model: Model) -> bool:
+    """Whether the model encodes images, rather than nothing or what is said of them."""
+    return model.kind in ("bound", "given code")
+
+
+@torch.no_grad()
+def encode(model: Model, images: Images, num: int, *, batch_size: int = 256) -> Codes:
+    """The codes of the first `num` images of a set (or of all, if it has fewer)."""
+    assert model.encoder is not None
+    count, device = min(num, len(images)), device_of(model)
+    pixels, levels = [], []
+    for start in range(0, count, batch_size):
+        x, y = images.batch(np.arange(start, min(start + batch_size, count)))
+        pixels.append(x)
+        found = model.encoder.posterior(x.to(device), move(y, device))
+        levels.append([(mean.cpu(), std.cpu()) for mean, std in found])
+    joined = tuple(
+        (torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts]))
+        for parts in zip(*levels, strict=True)
+    )
+    labels = None if images.labels is None else np.asarray(images.labels[:count])
+    return Codes(torch.cat(pixels), joined, labels)
+
+
+@torch.no_grad()
+def gain(model: Model, images: Images, num: int, *, batch_size: int = 256, seed: int = 0) -> Score:
+    """The nats that each of the first images gains from its own code over another image's."""
+    assert model.encoder is not None
+    count, device = min(num, len(images)), device_of(model)
+    # Parts of nearly one size: none may be a single image, which has no other to swap with.
+    parts = np.array_split(np.arange(count), max(1, count // max(batch_size, 2)))
+    gains = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part in parts:
+            x, y = images.batch(part)
+            x = x.to(device)
+            h = model.encoder(x, move(y, device)).h
+            gains.append(swap_gain(model.decoder.log_prob, x, h).cpu().double())
+    return Score(torch.cat(gains).numpy())
+
+
+def measure(
+    model: Model, images: Images, evaluation: Evaluation, codes: Codes, *, batch_size: int = 256
+) -> Latents:
+    """What the latents say of the images, and whether the decoder reads it.
+
+    Args:
+        model: with codes.
+        images: the set that was scored and whose first images were encoded.
+        evaluation: its scores.
+        codes: of its first images.
+        batch_size: images at once.
+    """
+    return describe(
+        evaluation.distortion.mean,
+        evaluation.kl if model.kind == "bound" else None,
+        codes.levels,
+        gain(model, images, len(codes.x), batch_size=batch_size),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def can_probe(codes: Codes) -> bool:
+    """Whether there are labels, and enough of them to fit a classifier to."""
+    labels = codes.labels
+    return labels is not None and len(labels) >= FEWEST_TO_FIT and len(np.unique(labels)) > 1
+
+
+def probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
+    """Accuracies of simple classifiers on each level's code, on pixels, and on PCA of its size."""
+    from eval import probes  # scikit-learn and matplotlib take seconds to import
+
+    assert train.labels is not None
+    assert test.labels is not None
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for name in train.names:
+        splits = [
+            probes.Split(codes.means[name].numpy(), codes.x.numpy(), np.asarray(codes.labels))
+            for codes in (train, test)
+        ]
+        for one in probes.probe(splits[0], splits[1]):
+            features = name if one.features == "code" else one.features
+            record = {**one._asdict(), "features": features}
+            found[features, one.classifier, one.dims] = record
+    return list(found.values())
+
+
+def draw(
+    run_dir: Path, codes: Codes, methods: Sequence[Literal["pca", "tsne"]], seed: int = 0
+) -> list[Path]:
+    """Write the codes as points of a plane, coloured by label: latents-pca.png and the like."""
+    from eval import probes  # scikit-learn and matplotlib take seconds to import
+
+    files = []
+    for name, mean in codes.means.items():
+        for method in methods:
+            level = "" if name == "code" else f"{name}-"
+            title = f"{'t-SNE' if method == 'tsne' else 'PCA'} of {len(mean):,} codes"
+            points = probes.embed(mean.numpy(), method, seed=seed)
+            figure = probes.embedding_figure(
+                points, codes.labels, title if name == "code" else f"{title}, {name} level"
+            )
+            file = run_dir / f"latents-{level}{method}.png"
+            write_atomic(file, lambda stream, drawn=figure: drawn.savefig(stream, dpi=150))
+            files.append(file)
+    return files
+
+
+def add_to_result(run_dir: Path, latents: Latents, scored: int, probes: Any) -> None:
+    """Add the two to result.json, which is otherwise left as it is.
+
+    Raises:
+        ResultError: it can't be read.
+    """
+    result = read_result(run_dir)
+    added: dict[str, Any] = {"latents": {**latents.to_json(), "scored": scored}}
+    if probes:
+        added["probes"] = probes
+    result = dataclasses.replace(result, extra={**result.extra, **added})
+    write_result(result, run_dir / "result.json")
+
+
+def study(
+    run_dir: Path,
+    model: Model,
+    splits: Splits,
+    evaluation: Evaluation,
+    *,
+    batch_size: int,
+    pictures: bool = True,
+) -> str:
+    """What a training run ends with: codes measured, probed and drawn, in seconds.
+
+    Returns the verdict on the latents; an empty one for a model, or a set, without codes to tell
+    apart.
+    """
+    if not has_codes(model) or len(splits.test) < 2:
+        return ""
+    codes = encode(model, splits.test, AFTER_TRAINING, batch_size=batch_size)
+    latents = measure(model, splits.test, evaluation, codes, batch_size=batch_size)
+    probes = []
+    if splits.test.labels is not None and splits.test.num_classes <= MOST_CLASSES:
+        train = encode(model, splits.train, AFTER_TRAINING, batch_size=batch_size)
+        probes = probe(train, codes) if can_probe(train) else []
+    add_to_result(run_dir, latents, evaluation.nll.count, probes)
+    if pictures and len(codes.x) >= 4:  # a plane of fewer points shows nothing
+        draw(run_dir, codes, ("pca",))
+    board.add_projector(run_dir, codes.means, codes.x, splits.test.num_levels, codes.labels)
+    return latents.verdict

@@ -1,0 +1,287 @@
+"""What a run ends with: its scores as a result file, its pictures, and a table on the screen."""
+
+from __future__ import annotations
+
+import io
+import math
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from eval.nll import Evaluation, Score, Terms, bits_per_dim
+from eval.results import Estimate, Result, write_result
+from pipelines.data.sets import Images, to_display
+from pipelines.finished import board, pictures, scoring, walk
+from pipelines.model import Model
+from pipelines.training.checkpoint import write_atomic
+
+VALIDATION_IMAGES = 1000
+MOST_IMAGE_BYTES = 32 * 2**20  # of images.npy
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
+
+
+class Scored(NamedTuple):
+    """What a model scores on a set."""
+
+    evaluation: Evaluation
+    estimates: dict[int, Score]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a result says besides its scores: where it comes from."""
+
+    pipeline: str
+    config: dict[str, Any]
+    steps: int
+    train_seconds: float
+    seconds: float
+    baseline: dict[str, Any] | None = None
+
+
+def score(
+    fabric: Fabric,
+    model: Model,
+    images: scoring.Scorable,
+    *,
+    batch_size: int,
+    importance_samples: int,
+    terms: Callable[..., Terms] | None = None,
+) -> Scored:
+    """Score every image of a set; of a bound, with the importance-weighted estimates up to K.
+
+    The model is moved to this process's device, and stays there. `terms` is what is called, if not
+    the model itself.
+    """
+    model.to(fabric.device)
+    evaluation = scoring.score(fabric, terms or model, images, batch_size=batch_size)
+    estimates: dict[int, Score] = {}
+    if model.kind == "bound" and importance_samples > 0:
+        ks = curve(importance_samples)
+        estimates = scoring.estimate(fabric, model, images, ks, batch_size=batch_size)
+    return Scored(evaluation, estimates)
+
+
+def curve(k: int) -> tuple[int, ...]:
+    """The numbers of samples at which an estimate up to K is shown: powers of ten that divide it.
+
+    >>> curve(100), curve(1000), curve(64)
+    ((1, 10, 100), (1, 10, 100, 1000), (1, 64))
+    """
+    powers = [10**n for n in range(len(str(k)))]
+    return (*[power for power in powers if power < k and k % power == 0], k)
+
+
+def validate(fabric: Fabric, model: Model, images: Images, *, batch_size: int) -> dict[str, float]:
+    """Scores of (at most 1,000 of) the images during training, for its curves."""
+    model.to(fabric.device)
+    scored = scoring.score(
+        fabric, model, images, batch_size=batch_size, first=VALIDATION_IMAGES, label="validate"
+    )
+    return {
+        "bits_per_dim": scored.bits_per_dim,
+        "nats": scored.nll.mean,
+        "distortion": scored.distortion.mean,
+        "rate": scored.rate.mean,
+    }
+
+
+def to_result(scored: Scored, model: Model, images: Images, record: Record) -> Result:
+    """The result file's content; it checks itself for contradictions."""
+    evaluation, estimates = scored
+    latents = model.kind == "bound"
+    best = max(estimates) if estimates else 0
+    dims = evaluation.dims
+    return Result(
+        pipeline=record.pipeline,
+        name=record.config["name"] or describe(model),
+        kind=model.kind,
+        value=evaluation.nll.mean,
+        stderr=evaluation.nll.stderr,
+        distortion=evaluation.distortion.mean,
+        rate=evaluation.rate.mean if latents else None,
+        rates=evaluation.rates if latents else (),
+        estimate=Estimate(k=best, nats=estimates[best].mean, stderr=estimates[best].stderr)
+        if estimates
+        else None,
+        baseline=record.baseline,
+        data=images.name,
+        variant=images.variant,
+        split=images.split,
+        count=evaluation.nll.count,
+        subset=images.is_subset,
+        fingerprint=images.fingerprint,
+        image_shape=images.image_shape,
+        levels=images.num_levels,
+        binarize=images.binarize,
+        condition=images.condition,
+        parameters=sum(p.numel() for p in model.parameters()),
+        steps=record.steps,
+        seconds=record.seconds,
+        precision=record.config["precision"],
+        seed=record.config["seed"],
+        command=command(),
+        commit=commit(),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=versions(),
+        config=record.config,
+        extra={
+            "train_seconds": record.train_seconds,
+            "estimates": [
+                {
+                    "k": k,
+                    "nats": found.mean,
+                    "stderr": found.stderr,
+                    "bits_per_dim": bits_per_dim(found.mean, dims),
+                }
+                for k, found in estimates.items()
+            ],
+        },
+    )
+
+
+def write(file: Path, result: Result, scored: Scored) -> None:
+    """Write a result file and, beside it, the nats of every image in the set's order.
+
+    The latter is nll.npy beside result.json, and <name>.nll.npy beside any other <name>.json.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, scored.evaluation.nll.values)
+    scores = "nll.npy" if file.name == "result.json" else f"{file.stem}.nll.npy"
+    write_atomic(file.with_name(scores), lambda beside: beside.write(buffer.getvalue()))
+    write_result(result, file)
+
+
+def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> list[Path]:
+    """Write the pictures that the model can give: samples, reconstructions, an interpolation."""
+    files = {"samples.png": pictures.sample_grid(model, images, num, seed)}
+    if model.kind in ("bound", "given code"):
+        files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
+    if model.encoder is not None and len(images) > 1:
+        ends = walk.image_ends(min(6, len(images) // 2))
+        walks = walk.between_images(model, images, ends, 9, seed=seed)
+        files["interpolation.png"] = walk.grid(walks, images.num_levels)
+    for name, canvas in files.items():
+        pictures.save(canvas, run_dir / name)
+    board.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})
+    return [run_dir / name for name in files]
+
+
+def keep(run_dir: Path, result: Result, images: Images) -> None:
+    """Keep what comparing runs needs: images.npy, and settings beside scores in TensorBoard.
+
+    images.npy holds images as displayed, uint8 (N, C, H, W), in the order of nll.npy: the first
+    32 MiB of them at the most.
+    """
+    count = min(len(images), max(1, MOST_IMAGE_BYTES // result.dims))
+    shown = [
+        to_display(images.batch(np.arange(start, min(start + 1000, count))).x, images.num_levels)
+        for start in range(0, count, 1000)
+    ]
+    buffer = io.BytesIO()
+    np.save(buffer, torch.cat(shown).numpy())
+    write_atomic(run_dir / "images.npy", lambda beside: beside.write(buffer.getvalue()))
+    scores = {
+        f"{result.split}/bits_per_dim": result.bits_per_dim,
+        f"{result.split}/nats": result.value,
+        f"{result.split}/distortion": result.distortion,
+    }
+    if result.rate is not None:
+        scores[f"{result.split}/rate"] = result.rate
+    if result.estimate is not None:
+        estimated = bits_per_dim(result.estimate.nats, result.dims)
+        scores[f"{result.split}/estimate_bits_per_dim"] = estimated
+    board.add_hparams(run_dir, {"pipeline": result.pipeline, **result.config}, scores)
+
+
+def table(result: Result, run_dir: Path) -> str:
+    """The last lines that a command prints: what was measured, in both units, and where it lies."""
+    dims = result.dims
+
+    def line(label: str, mark: str, nats: float, stderr: float | None = None) -> str:
+        spread = "" if stderr is None or math.isnan(stderr) else f" ± {stderr:.3f}"
+        bits = bits_per_dim(nats, dims)
+        bits_spread = "" if not spread else f" ± {bits_per_dim(stderr or 0.0, dims):.4f}"
+        return f"  {label:<22}{mark} {f'{nats:.3f}{spread}':<20}{bits:.4f}{bits_spread}"
+
+    marks = {"exact": "=", "bound": "≤"}
+    labels = {"exact": "exact", "bound": "bound (-ELBO)"}
+    subset = f", {result.variant}" if result.subset else ""
+    lines = [
+        f"{result.name} on {result.data} ({result.split}, {result.count:,} images{subset})",
+        f"  {'':<22}  {'nats/image':<20}bits/dim",
+        line(
+            labels.get(result.kind, result.kind),
+            marks.get(result.kind, "|"),
+            result.value,
+            result.stderr,
+        ),
+    ]
+    if result.estimate is not None:
+        estimate = result.estimate
+        label = f"estimate, K={estimate.k}"
+        lines.append(line(label, "≈", estimate.nats, estimate.stderr))
+    if result.rate is not None:
+        lines.append(line("rate", " ", result.rate))
+        lines.append(line("distortion", " ", result.distortion))
+    if result.baseline is not None:
+        lines.append(line("independent pixels", "=", result.baseline["value"]))
+    lines.append(f"  in {run_dir}")
+    return "\n".join(lines)
+
+
+def describe(model: Model) -> str:
+    """A model's name in tables: its decoder, and what makes its conditioning.
+
+    >>> from decoders import PixelCNN
+    >>> describe(Model(PixelCNN((1, 8, 8), num_levels=2, num_layers=1)))
+    'PixelCNN'
+    """
+    decoder = type(model.decoder).__name__
+    return decoder if model.encoder is None else f"{decoder} + {type(model.encoder).__name__}"
+
+
+def command() -> str:
+    """The command line that is running, as one would type it."""
+    words = list(sys.orig_argv)
+    words[0] = "python"
+    return shlex.join(words)
+
+
+def commit() -> str | None:
+    """The commit of the toolkit, with "+" where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    cuda = torch.cuda.is_available()
+    found["device"] = torch.cuda.get_device_name() if cuda else platform.machine()
+    found["threads"] = str(torch.get_num_threads())
+    return found

@@ -1,0 +1,134 @@
+"""Grids of images, and the pictures that a run leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipelines.data.sets import Images, to_display
+from pipelines.finished.scoring import move
+from pipelines.model import Model
+from pipelines.training.progress import Progress, progress
+
+LONG_SIDE = 1200  # pixels that a grid is enlarged towards
+
+
+def grid(x: Tensor, num_levels: int, columns: int, *, gap: int = 2) -> Tensor:
+    """Images (N, C, H, W) of levels, row by row in one picture (3, height, width), uint8 0..255.
+
+    >>> grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 17, columns=2).shape
+    torch.Size([3, 22, 22])
+    """
+    x = to_display(x.cpu(), num_levels)
+    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    if x.shape[1] == 2:
+        x = torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
+    height, width = x.shape[2] + gap, x.shape[3] + gap
+    rows = -(-len(x) // columns)
+    canvas = torch.full((3, rows * height + gap, columns * width + gap), 128, dtype=torch.uint8)
+    for n, image in enumerate(x):
+        top, left = gap + n // columns * height, gap + n % columns * width
+        canvas[:, top : top + x.shape[2], left : left + x.shape[3]] = image
+    return canvas
+
+
+def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
+    """A picture (3, height, width) of bytes, enlarged by a whole factor if it is small."""
+    factor = max(1, long_side // max(canvas.shape[1:]))
+    large = canvas.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    return Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())
+
+
+def save(canvas: Tensor, file: Path) -> None:
+    """Write a picture as PNG, beside its place first, so that it is never half there."""
+    beside = file.with_name(f".{file.name}.tmp")
+    to_image(canvas).save(beside, format="PNG")
+    beside.replace(file)
+
+
+def save_gif(
+    canvases: Sequence[Tensor], stream: BinaryIO, *, colours: Tensor | None = None
+) -> None:
+    """Write pictures (3, height, width) as an animation of some 4 seconds; the last one stays.
+
+    All frames share the palette of the picture `colours` (by default the last one): palettes of
+    their own would flicker.
+    """
+    images = [to_image(canvas, LONG_SIDE // 2) for canvas in canvases]
+    palette = (images[-1] if colours is None else to_image(colours, 1)).quantize(256)
+    frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    step = max(20, 4000 // len(frames))
+    durations = [step] * (len(frames) - 1) + [2000]
+    frames[0].save(
+        stream,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+    )
+
+
+def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
+    """Samples, about `num`: of the prior, or given what the model is given.
+
+    Labels come in turn, one row each; other annotations, and codes, are those of the first test
+    images, one row each, with that image in front.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, round(num**0.5))
+    if not model.kind.startswith("given"):
+        drawn = model.sample(rows * rows, generator=generator, progress=show_rows(images))
+        return grid(drawn, images.num_levels, rows)
+    if model.kind == "given label":
+        columns = max(1, num // images.num_classes)
+        y = torch.arange(images.num_classes).repeat_interleave(columns).to(device)
+        drawn = model.sample(len(y), y, generator=generator, progress=show_rows(images))
+        return grid(drawn, images.num_levels, columns)
+    rows = min(rows, len(images))
+    x, y = images.batch(np.arange(rows).repeat(rows))
+    drawn = model.reconstruct(
+        x.to(device), move(y, device), generator=generator, progress=show_rows(images)
+    ).cpu()
+    drawn[::rows] = x[::rows]
+    return grid(drawn, images.num_levels, rows)
+
+
+def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
+    """Test images and, below each row of ten, draws from their codes."""
+    device = next(model.parameters()).device
+    num = min(num, len(images))
+    x, y = images.batch(np.arange(num))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drawn = model.reconstruct(
+            x.to(device), move(y, device), generator=generator, progress=show_rows(images)
+        )
+    columns = min(num, 10)
+    rows = num // columns * columns
+    pairs = torch.stack([x[:rows], drawn.cpu()[:rows]]).unflatten(1, (-1, columns))
+    return grid(pairs.transpose(0, 1).flatten(0, 2), images.num_levels, columns)
+
+
+def show_rows(images: Images, label: str = "sample") -> Any:
+    """Progress over the rows of images being drawn."""
+    return lambda rows: progress(rows, images.image_shape[1], label, unit="row")
+
+
+def count_rows(bar: Progress) -> Any:
+    """Rows being drawn, counted on a progress display that goes on over several batches."""
+
+    def wrap(rows: Iterable[int]) -> Iterator[int]:
+        for row in rows:
+            yield row
+            bar.update()
+
+    return wrap

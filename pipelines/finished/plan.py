@@ -1,0 +1,227 @@
+"""What `pipelines.sample` is asked for, and what that means for the model at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from encoders import Joint, LabelEmbedding, TextEncoder
+from encoders.text import tokenize
+from pipelines.data.sets import load, to_display
+from pipelines.finished.scoring import move
+from pipelines.model import Model
+from pipelines.run import Run, UserError
+
+Part = Literal["top", "bottom", "left", "right", "center"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Flags of `python -m pipelines.sample`."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    """The directory of a finished run."""
+    num: int = 64
+    """How many images; where they come in rows, those are filled."""
+    temperature: float = 1.0
+    """Sharpens the distribution of each sub-pixel below 1, flattens it above; 0 takes its mode."""
+    complete: Literal["none", "top", "bottom", "left", "right", "center"] = "none"
+    """Keep this half (or the middle quarter) of test images, and draw the rest."""
+    label: int | None = None
+    """Draw this label only."""
+    caption: str | None = None
+    """Draw what this caption says."""
+    grid: Literal["square", "classes"] = "square"
+    """How samples are laid out: nearly square, or one row for each class."""
+    gif: bool = False
+    """Also write an animation of the generation, pixel by pixel."""
+    size: str = ""
+    """Height and width of the samples, such as 48x64 (default: those of the training images)."""
+    seed: int = 0
+    """Decides the samples, together with the other flags."""
+    batch_size: int = 256
+    """Images drawn side by side."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+    """The picture to write (default: a new name in the run directory)."""
+    npy: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
+    """Also write the samples' levels, uint8 (N, C, H, W)."""
+    data_dir: str = ""
+    """Where the data set is now, if test images are needed (default: where it was in training)."""
+    device: str = "auto"
+    """Where to draw: cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+
+class Plan(NamedTuple):
+    """What to draw, and how to lay it out."""
+
+    h: Tensor | None  # (N, *code_shape)
+    num: int
+    columns: int
+    known: tuple[Tensor, Tensor] | None = None  # (N, C, H, W) each
+    front: tuple[Tensor, ...] = ()  # pictures that stand before each row, (rows, C, H, W) of 0..255
+
+
+def check(config: Config) -> None:
+    """Raise a UserError for numbers that make no sense, whatever the model."""
+    if config.num < 1:
+        raise UserError(f"expected --num of at least 1, got {config.num}")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"expected a --seed of at least 0 (and below 2^63), got {config.seed}")
+    if config.batch_size < 1:
+        raise UserError(f"expected --batch-size of at least 1, got {config.batch_size}")
+    if not 0 <= config.temperature < math.inf:
+        raise UserError(f"expected a --temperature of at least 0, got {config.temperature}")
+    for flag, file, suffix in (("out", config.out, ".png"), ("npy", config.npy, ".npy")):
+        if file is not None and file.suffix != suffix:
+            raise UserError(f"expected --{flag} to end in {suffix}, got {file}")
+
+
+def make_plan(run: Run, config: Config, generator: torch.Generator) -> Plan:
+    """Decide what each image is drawn from: a prior, an annotation, a code, a part of an image.
+
+    Raises:
+        UserError: the flags don't fit the model.
+    """
+    _check_model(run, config)
+    given = run.model.kind.startswith("given")
+    labels = _label_encoder(run.model) is not None and not isinstance(run.model.encoder, Joint)
+    free = labels or (config.caption is not None and isinstance(run.model.encoder, TextEncoder))
+    if config.complete != "none" or (given and not free):
+        return _plan_from_test(run, config, generator)
+    num, columns = config.num, max(1, round(math.sqrt(config.num)))
+    y = None
+    if labels and config.label is None:
+        classes = run.spec.num_classes
+        columns = max(1, config.num // classes) if config.grid == "classes" else columns
+        y = torch.arange(classes).repeat_interleave(-(-config.num // classes))[: config.num]
+        if config.grid == "classes":
+            y = torch.arange(classes).repeat_interleave(columns)
+            num = len(y)
+    elif given:
+        y = _asked(run, config, None, num)
+    return Plan(_codes(run.model, num, None, y, generator), num, columns)
+
+
+def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Plan:
+    """One row for each of the first test images: drawn given its annotation, code or known part."""
+    if run.model.decoder.image_shape != run.spec.image_shape and config.complete != "none":
+        raise UserError("--complete keeps parts of test images, of their size: leave out --size")
+    test = load(_data_config(run, config)).test
+    columns = max(1, round(math.sqrt(config.num)))
+    rows = min(-(-config.num // columns), len(test))
+    x, y = test.batch(np.arange(rows))
+    shown = to_display(x, test.num_levels)
+    num = rows * columns
+    x, y = x.repeat_interleave(columns, 0), _repeat(y, columns)
+    if run.model.kind != "exact" and run.model.kind != "bound":
+        y = _asked(run, config, y, num)
+    h = _codes(run.model, num, x, y, generator)
+    if config.complete == "none":
+        same = tuple(shown.shape[1:]) == run.model.decoder.image_shape
+        return Plan(h, num, columns, front=(shown,) if same else ())
+    mask = kept(config.complete, test.image_shape)
+    hidden = torch.where(mask, shown, torch.full_like(shown, 128))
+    return Plan(h, num, columns, (x, mask.expand(x.shape)), (shown, hidden))
+
+
+@torch.no_grad()
+def _codes(
+    model: Model, num: int, x: Tensor | None, y: Any, generator: torch.Generator
+) -> Tensor | None:
+    """The h of each image to draw."""
+    device = next(model.parameters()).device
+    if model.kind == "given code":
+        assert model.encoder is not None
+        assert x is not None
+        return model.encoder(x.to(device)).h
+    return model.prior_code(num, move(y, device), generator=generator)
+
+
+def kept(part: Part, image_shape: tuple[int, int, int]) -> Tensor:
+    """A mask (C, H, W), True where a test image is kept.
+
+    >>> kept("top", (1, 3, 2)).int().tolist(), kept("right", (1, 1, 4)).int().tolist()
+    ([[[1, 1], [0, 0], [0, 0]]], [[[0, 0, 1, 1]]])
+    """
+    _, height, width = image_shape
+    rows, cols = {
+        "top": (slice(0, height // 2), slice(None)),
+        "bottom": (slice(height - height // 2, None), slice(None)),
+        "left": (slice(None), slice(0, width // 2)),
+        "right": (slice(None), slice(width - width // 2, None)),
+        "center": (
+            slice(height // 4, height - height // 4),
+            slice(width // 4, width - width // 4),
+        ),
+    }[part]
+    mask = torch.zeros(image_shape, dtype=torch.bool)
+    mask[:, rows, cols] = True
+    return mask
+
+
+def _check_model(run: Run, config: Config) -> None:
+    """Raise a UserError for flags that this model has no use for."""
+    kind, classes = run.model.kind, run.spec.num_classes
+    if _label_encoder(run.model) is None:
+        if config.label is not None:
+            raise UserError(f"--label is for a model given labels, this one is {kind!r}")
+        if config.grid == "classes":
+            raise UserError(f"--grid classes is for a model given labels, this one is {kind!r}")
+    elif config.label is not None and not 0 <= config.label < classes:
+        raise UserError(f"expected --label 0..{classes - 1}, got {config.label}")
+    if config.grid == "classes" and (config.label is not None or config.complete != "none"):
+        raise UserError("--grid classes draws every class: leave out --label and --complete")
+    if config.caption is not None and "caption" not in kind:
+        raise UserError(f"--caption is for a model given captions, this one is {kind!r}")
+
+
+def _parts(model: Model) -> list[Any]:
+    """The encoders of a model, one for each part of an annotation."""
+    if isinstance(model.encoder, Joint):
+        return list(model.encoder.encoders)
+    return [] if model.encoder is None else [model.encoder]
+
+
+def _label_encoder(model: Model) -> LabelEmbedding | None:
+    return next((part for part in _parts(model) if isinstance(part, LabelEmbedding)), None)
+
+
+def _asked(run: Run, config: Config, y: Any, num: int) -> Any:
+    """The annotations y of `num` images, with the label or caption that was asked for put in."""
+    encoders = _parts(run.model)
+    old = y if isinstance(y, tuple) else (y,)
+    new = []
+    for encoder, part in zip(encoders, old, strict=True):
+        if isinstance(encoder, LabelEmbedding) and config.label is not None:
+            part = torch.full((num,), config.label)
+        elif isinstance(encoder, TextEncoder) and config.caption is not None:
+            part = _tokens(config.caption).expand(num, -1)
+        new.append(part)
+    return tuple(new) if isinstance(run.model.encoder, Joint) else new[0]
+
+
+def _tokens(caption: str) -> Tensor:
+    if not caption.strip():
+        raise UserError("expected a --caption that says something, got none")
+    try:
+        return torch.from_numpy(tokenize([caption]))
+    except ValueError as error:
+        raise UserError(f"--caption: {error}") from error
+
+
+def _repeat(y: Any, times: int) -> Any:
+    if isinstance(y, tuple):
+        return tuple(_repeat(part, times) for part in y)
+    return None if y is None else y.repeat_interleave(times, 0)
+
+
+def _data_config(run: Run, config: Config) -> Any:
+    return dataclasses.replace(run.config, data_dir=config.data_dir or run.config.data_dir)

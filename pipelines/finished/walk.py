@@ -1,0 +1,206 @@
+"""Walks between codes, decoded: what changes in the picture as the code moves.
+
+two test images, or two labels ── encoder ─> two codes ─ path ─> codes (T, N, …)
+                                             noise ─ decoder ─> images (T, N, C, H, W)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders import HierarchicalEncoder
+from encoders.base import device_of
+from eval.interpolation import Method, path
+from pipelines.data.sets import Images
+from pipelines.finished import pictures
+from pipelines.finished.scoring import move
+from pipelines.model import Model
+from pipelines.training.progress import Progress
+
+Level = Literal["all", "top", "bottom"]
+Noise = Literal["common", "independent"]
+
+
+class Ends(NamedTuple):
+    """Where N walks begin and end: positions in the test set, or labels; (N,) int64 each."""
+
+    first: np.ndarray
+    last: np.ndarray
+
+
+class Walk(NamedTuple):
+    """N decoded walks of T steps, uint8 levels.
+
+    Attributes:
+        x: (T, N, C, H, W).
+        first, last: (N, C, H, W), the images whose codes stand at the ends; None if there are none.
+    """
+
+    x: Tensor
+    first: Tensor | None = None
+    last: Tensor | None = None
+
+
+def image_ends(pairs: int) -> Ends:
+    """The first images of a set, each with one from the next `pairs`.
+
+    >>> image_ends(2)
+    Ends(first=array([0, 1]), last=array([2, 3]))
+    """
+    return Ends(np.arange(pairs), np.arange(pairs) + pairs)
+
+
+def label_ends(pairs: int, num_classes: int) -> Ends:
+    """Pairs of different labels, none of them twice: 0 to 1, 1 to 2, …; then 0 to 2, 1 to 3, …
+
+    >>> label_ends(4, 3)
+    Ends(first=array([0, 1, 2, 0]), last=array([1, 2, 0, 2]))
+    """
+    number = np.arange(pairs)
+    first = number % num_classes
+    return Ends(first, (first + 1 + number // num_classes) % num_classes)
+
+
+def default_method(model: Model) -> Method:
+    """An arc between latents, whose prior is round; a line between other codes, or on an axis."""
+    shape = model.decoder.cond_shape if model.encoder is None else model.encoder.code_shape
+    latent_dim = getattr(model.encoder, "latent_dim", math.prod(shape))
+    return "slerp" if model.kind == "bound" and latent_dim > 1 else "lerp"
+
+
+@torch.no_grad()
+def between_images(
+    model: Model,
+    images: Images,
+    ends: Ends,
+    steps: int,
+    *,
+    method: Method | None = None,
+    level: Level = "all",
+    noise: Noise = "common",
+    seed: int = 0,
+) -> Walk:
+    """Walk between the codes of images: latents at their posterior means, or what is given.
+
+    Args:
+        model: with an encoder.
+        images: the set in which `ends` are positions.
+        ends: of each walk.
+        steps: codes on each, both ends included.
+        method: see `default_method`, which decides if None.
+        level: of two levels of latents, "top" moves the upper one and draws the lower one from its
+            prior given that, with the same noise at every step; "bottom" keeps the upper one of the
+            first image, and moves the lower one between two draws from that prior.
+        noise: "common" decides the pixels of one walk by the same random numbers at every step, so
+            that only the code changes; "independent" draws them anew.
+        seed: of all noise.
+
+    Raises:
+        ValueError: there is no such arc between two codes: see `eval.interpolation.slerp`.
+    """
+    encoder = _encoder(model)
+    method = method or default_method(model)
+    device = device_of(model)
+    first, last = (_batch(images, side, device) for side in ends)
+    generator = torch.Generator().manual_seed(seed)
+    if level != "all":
+        h = _one_level(encoder, first, last, steps, method, level, generator)
+    elif model.kind == "bound":
+        means = ([mean for mean, _ in encoder.posterior(*side)] for side in (first, last))
+        levels = [path(a, b, steps, method) for a, b in zip(*means, strict=True)]
+        h = torch.stack([encoder.to_h(tuple(z[step] for z in levels)) for step in range(steps)])
+    else:
+        h = path(encoder(*first).h, encoder(*last).h, steps, method)
+    x = decode(model, h, noise, generator)
+    return Walk(x, first[0].cpu(), None if level == "bottom" else last[0].cpu())
+
+
+@torch.no_grad()
+def between_labels(
+    model: Model,
+    ends: Ends,
+    steps: int,
+    *,
+    method: Method | None = None,
+    noise: Noise = "common",
+    seed: int = 0,
+) -> Walk:
+    """Walk between the codes of labels; the arguments are those of `between_images`."""
+    encoder = _encoder(model)
+    device = device_of(model)
+    first, last = (encoder(None, torch.from_numpy(side).to(device)).h for side in ends)
+    h = path(first, last, steps, method or default_method(model))
+    return Walk(decode(model, h, noise, torch.Generator().manual_seed(seed)))
+
+
+def _encoder(model: Model) -> Any:
+    if model.encoder is None:
+        raise TypeError("a model without an encoder has no codes to walk between")
+    return model.encoder
+
+
+def _batch(images: Images, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Any]:
+    x, y = images.batch(indices)
+    return x.to(device), move(y, device)
+
+
+def _one_level(
+    encoder: Any,
+    first: tuple[Tensor, Any],
+    last: tuple[Tensor, Any],
+    steps: int,
+    method: Method,
+    level: Level,
+    generator: torch.Generator,
+) -> Tensor:
+    """The codes h (T, N, …) of walks on which one of two levels of latents moves."""
+    if not isinstance(encoder, HierarchicalEncoder):
+        raise TypeError(f"a {type(encoder).__name__} has no two levels of latents to tell apart")
+    (top, _), _ = encoder.posterior(*first)
+    if level == "top":
+        (other, _), _ = encoder.posterior(*last)
+        state = generator.get_state()
+        walks = []
+        for z2 in path(top, other, steps, method):
+            generator.set_state(state)
+            walks.append(encoder.to_h((z2, encoder.sample_bottom(z2, generator))))
+        return torch.stack(walks)
+    a, b = (encoder.sample_bottom(top, generator) for _ in range(2))
+    return torch.stack([encoder.to_h((top, z1)) for z1 in path(a, b, steps, method)])
+
+
+@torch.no_grad()
+def decode(
+    model: Model, h: Tensor, noise: Noise, generator: torch.Generator, *, batch_size: int = 256
+) -> Tensor:
+    """Draw an image from each code: (T, N, …) to (T, N, C, H, W) on the CPU."""
+    steps, pairs = h.shape[:2]
+    shape = model.decoder.image_shape
+    own = 1 if noise == "common" else steps
+    uniforms = torch.rand((own, pairs, *shape), generator=generator).expand(steps, -1, -1, -1, -1)
+    codes, uniforms = h.flatten(0, 1).split(batch_size), uniforms.flatten(0, 1).split(batch_size)
+    with Progress(len(codes) * shape[1], "sample", unit="row") as bar:
+        drawn = [
+            model.decoder.sample(code, noise=part, progress=pictures.count_rows(bar)).cpu()
+            for code, part in zip(codes, uniforms, strict=True)
+        ]
+    return torch.cat(drawn).unflatten(0, (steps, pairs))
+
+
+def grid(walk: Walk, num_levels: int) -> Tensor:
+    """Walks as a picture (3, height, width), one row each, between the images at its ends."""
+    ends = [None if end is None else end[None] for end in (walk.first, walk.last)]
+    rows = torch.cat([part for part in (ends[0], walk.x, ends[1]) if part is not None])
+    return pictures.grid(rows.transpose(0, 1).flatten(0, 1), num_levels, len(rows))
+
+
+def frames(walk: Walk, num_levels: int) -> list[Tensor]:
+    """Walks as an animation, all of them side by side, there and back."""
+    columns = math.ceil(math.sqrt(walk.x.shape[1]))
+    there = [pictures.grid(x, num_levels, columns) for x in walk.x]
+    return [*there, *there[-2::-1]]

@@ -1,0 +1,327 @@
+"""A run directory that describes itself, and that no crash leaves half-written.
+
+    config.json                        what was trained, on what, by which command
+    weights.safetensors                the averaged weights: what is scored and sampled from
+    checkpoints/step-000001000-HASH.pt everything that resuming needs; HASH is its own checksum
+    metrics.jsonl, nonfinite.jsonl     one JSON object a line
+
+Every file is written atomically. The checksum stands in the checkpoint's name, so that the two come
+into being together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from pipelines.training.atomic import CheckpointError, warn, write_atomic, write_text
+
+CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "weights.safetensors", "checkpoints"
+FORMAT = 1  # of a checkpoint; raise it when its contents change
+DIGITS = 16  # of the SHA-256 in a checkpoint's name
+
+
+# The directory and its config
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete what a killed process was writing; call it while no other one writes here."""
+    for folder in (run_dir, run_dir / CHECKPOINTS):
+        for leftover in folder.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def prepare(run_dir: Path, *, resume: bool) -> Path:
+    """Create the run directory, or check that it is the one to go on with.
+
+    Raises:
+        CheckpointError: it has files and this is no resumption, or it can't be resumed.
+    """
+    run_dir = run_dir.expanduser()
+    if run_dir.exists() and not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir} is a file; give --out the name of a folder")
+    filled = run_dir.is_dir() and any(run_dir.iterdir())
+    if filled and not resume:
+        raise CheckpointError(
+            f"{run_dir} is not empty; go on with that run by --resume, or choose another --out"
+        )
+    if resume and not (run_dir / CONFIG).is_file():
+        raise CheckpointError(
+            f"there is no run to resume in {run_dir}: it has no {CONFIG}; check --out, "
+            "or leave --resume away to begin"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot create {run_dir}: {error.strerror}; choose another --out"
+        ) from error
+    return run_dir
+
+
+def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json; the values must be JSON's."""
+    write_text(run_dir / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{run_dir} is no run directory: it has no {CONFIG}")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} can't be read ({error}); train again") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} should hold one JSON object; train again")
+    return config
+
+
+def differences(
+    saved: Any, now: Any, may_differ: Collection[str] = (), name: str = ""
+) -> list[str]:
+    """The fields in which two nested configs differ, as readable lines.
+
+    >>> differences({"a": 1, "b": {"c": 2, "out": "x"}}, {"a": 1, "b": {"c": 3}}, {"out"})
+    ['b.c: 2 there, 3 here']
+    """
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in [*saved, *(key for key in now if key not in saved)]:
+            if key not in may_differ:
+                inner = f"{name}.{key}" if name else str(key)
+                missing = "nothing"
+                found += differences(
+                    saved.get(key, missing), now.get(key, missing), may_differ, inner
+                )
+        return found
+    if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)):
+        saved, now = list(saved), list(now)  # JSON knows no tuples
+    return [] if saved == now else [f"{name}: {saved!r} there, {now!r} here"]
+
+
+def check_same(
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    source: Path,
+    may_differ: Collection[str] = (),
+) -> None:
+    """Refuse to go on with a run of another configuration or data set.
+
+    Raises:
+        CheckpointError: listing every field that differs.
+    """
+    found = differences(saved, now, may_differ)
+    if found:
+        raise CheckpointError(
+            f"{source} is of another configuration ({'; '.join(found)}): "
+            "give the same flags as then, or choose another --out"
+        )
+
+
+# Checkpoints
+
+
+class _Hashed:
+    """A file to write to, which knows the SHA-256 of what went through."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run, newest first, whole or damaged."""
+    return sorted((run_dir / CHECKPOINTS).glob("step-*.pt"), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's name states.
+
+    >>> step_of(Path("checkpoints/step-000001000-0123456789abcdef.pt"))
+    1000
+    """
+    return int(path.name.split("-")[1])
+
+
+def save_state(run_dir: Path, state: Mapping[str, Any], *, keep: int, best: int | None) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep` and the one of step `best`.
+
+    Args:
+        run_dir: the run directory.
+        state: tensors, numbers, strings, lists and dicts; state["step"] names the file.
+        keep: how many of the newest stay.
+        best: the step whose checkpoint stays however old it is.
+
+    Raises:
+        CheckpointError: it can't be written; the earlier ones are untouched.
+    """
+    folder = run_dir / CHECKPOINTS
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot create {folder}: {error.strerror}") from error
+    name = f"step-{state['step']:09d}"
+
+    def write(file: BinaryIO) -> str:
+        through = _Hashed(file)
+        torch.save({"format": FORMAT, **state}, through)  # pyright: ignore[reportArgumentType]
+        return f"{name}-{through.hash.hexdigest()[:DIGITS]}.pt"
+
+    path = write_atomic(folder / f"{name}.pt", write)
+    prune(run_dir, keep=keep, best=best)
+    return path
+
+
+def prune(run_dir: Path, *, keep: int, best: int | None) -> None:
+    """Delete old checkpoints; one that can't be deleted is only an annoyance."""
+    for path in checkpoints(run_dir)[max(keep, 1) :]:
+        if step_of(path) != best:
+            try:
+                path.unlink()
+            except OSError as error:
+                warn(f"cannot delete the old checkpoint {path}: {error.strerror}")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read one checkpoint, with `weights_only=True`: a pickle in disguise runs nothing.
+
+    Raises:
+        CheckpointError: it is not what its checksum says, or not a checkpoint of ours.
+    """
+    try:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        if not path.stem.endswith("-" + digest.hexdigest()[:DIGITS]):
+            raise CheckpointError(f"{path} is damaged: its checksum is not the one in its name")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a reader of damaged or hostile files may raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} can't be read: {reason}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}")
+    return state
+
+
+def newest_valid(run_dir: Path) -> Path | None:
+    """The newest checkpoint that can be read; None if the run never saved one.
+
+    Damaged ones are passed over with a loud message and set aside, renamed to *.damaged.
+
+    Raises:
+        CheckpointError: there are checkpoints, and not one is valid.
+    """
+    found = checkpoints(run_dir)
+    for path in found:
+        try:
+            read_state(path)
+            return path
+        except CheckpointError as error:
+            warn(f"{error}; trying the one before it")
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(path.name + ".damaged"))
+    if found:
+        raise CheckpointError(
+            f"every checkpoint in {run_dir / CHECKPOINTS} is damaged; "
+            "begin again with another --out"
+        )
+    return None
+
+
+# Weights
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy tensors into a module that must have exactly these names and shapes.
+
+    Raises:
+        CheckpointError: listing what is missing, what is unknown, and whose shape differs.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors]
+    unknown = [name for name in tensors if name not in own]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in own
+        if name in tensors and own[name].shape != tensors[name].shape
+    ]
+    faults = [
+        f"{label}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
+        for label, names in (("missing", missing), ("unknown", unknown), ("shapes", shapes))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(f"{source} is of another model ({'; '.join(faults)})")
+    module.load_state_dict(dict(tensors))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_weights(run_dir: Path, module: nn.Module, *, step: int) -> Path:
+    """Write weights.safetensors: names and tensors, and the step and a checksum beside them."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    metadata = {"step": str(step), "sha256": _digest(tensors)}
+    path = run_dir / WEIGHTS
+    write_atomic(path, lambda file: file.write(to_safetensors(tensors, metadata)))
+    return path
+
+
+def load_weights(run_dir: Path, module: nn.Module) -> int:
+    """Load weights.safetensors into a module built from the run's config.
+
+    Returns:
+        The training step that they are of.
+
+    Raises:
+        CheckpointError: there are none, they are damaged, or of another model.
+    """
+    path = run_dir / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"{run_dir} has no {WEIGHTS}: the run was stopped before its first checkpoint; "
+            "go on with it by --resume"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); go on with the run by --resume"
+        ) from error
+    if metadata.get("sha256", _digest(tensors)) != _digest(tensors):
+        raise CheckpointError(f"{path} is damaged: its checksum differs; go on with --resume")
+    load_into(module, tensors, path)
+    return int(metadata.get("step", 0))

@@ -1,0 +1,326 @@
+"""The only training loop.
+
+A step, s of a run:
+
+    indices = f(seed, s)  ->  this process's share, in `accumulate` parts  ->  for each part:
+    seed(seed, s, rank, part)  ->  model(x, y): Terms  ->  surrogate  ->  backward
+    ->  one sum over all processes: terms, gradient norm, signals  ->  all agree  ->  optimiser, EMA
+
+Everything that a step does is a function of its number and of the state in the checkpoint before
+it. So a resumed run is the uninterrupted one, bit for bit on a CPU, and any number of processes
+descends the gradient of the same mean over the same global batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from pipelines.training import checkpoint
+from pipelines.training.config import MAY_DIFFER, TrainConfig
+from pipelines.training.devices import make_fabric, on_main
+from pipelines.training.logs import NONFINITE, Logs, Window
+from pipelines.training.progress import Progress
+from pipelines.training.schedule import TrainingImages, Work, ahead, work
+from pipelines.training.signals import Interrupts, resume_command
+from pipelines.training.step import Outcome, Stepper
+
+__all__ = ["FitResult", "NonFiniteError", "TrainConfig", "fit", "make_fabric", "on_main"]
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+Pictures = Callable[[nn.Module], Mapping[str, np.ndarray]]
+
+SCORE = "bits_per_dim"  # in what `evaluate` returns: the lower, the better the checkpoint
+MOST_SKIPS = 20  # non-finite steps in a row, after which leaving them out is no cure
+
+
+class NonFiniteError(ValueError):
+    """Training met a loss or a gradient that is no finite number; no weight was changed by it."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training leaves behind, besides the files in its run directory.
+
+    Attributes:
+        model: with the averaged weights, in eval mode, plain and whole in every process.
+        steps: optimiser steps in all, of earlier parts of a resumed run too.
+        seconds: of training in all, likewise.
+        metrics: the last line of metrics written by this process; empty if none was.
+        best: {"step": …, "bits_per_dim": …} of the best evaluation; None without one.
+    """
+
+    model: nn.Module
+    steps: int
+    seconds: float
+    metrics: dict[str, Any]
+    best: dict[str, Any] | None
+
+
+def fit(
+    fabric: Fabric,
+    model: nn.Module,
+    images: TrainingImages,
+    config: TrainConfig,
+    run_dir: Path | str,
+    *,
+    evaluate: Evaluate | None = None,
+    pictures: Pictures | None = None,
+) -> FitResult:
+    """Train a model, or go on training it, until `config.total_steps` steps are done.
+
+    Args:
+        fabric: launched, as by `make_fabric`.
+        model: a module whose `forward(x, y)` returns Terms; built alike in every process.
+        images: the training set.
+        config: how to train; with `resume`, from the newest valid checkpoint in `run_dir`, or from
+            the beginning if the run was stopped before its first one.
+        run_dir: an existing folder. It gets weights, checkpoints, metrics and events.
+        evaluate: called in every process with the averaged model, each `config.eval_every` steps
+            and at the end; returns figures of the whole validation set, alike in every process,
+            among them "bits_per_dim", whose lowest value decides which checkpoint is the best.
+        pictures: called after it in the first process only; returns pictures (C, H, W) uint8 by
+            name, for TensorBoard.
+
+    Raises:
+        CheckpointError: nothing can be saved, or the checkpoint is of another run.
+        NonFiniteError: see `config.on_nonfinite`.
+        SystemExit: 130 or 143 after a signal, with everything saved, in the first process; 0 in
+            the others, since Fabric kills the first one as soon as another exits with an error.
+    """
+    if len(images) == 0:
+        raise ValueError("the training set is empty; check --data-dir and --limit")
+    return _Training(fabric, model, images, config, Path(run_dir), evaluate, pictures).run()
+
+
+class _Training:
+    """A run in progress: steps, and between them logs, evaluations and checkpoints."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        images: TrainingImages,
+        config: TrainConfig,
+        run_dir: Path,
+        evaluate: Evaluate | None,
+        pictures: Pictures | None,
+    ) -> None:
+        self.fabric, self.images, self.config, self.run_dir = fabric, images, config, run_dir
+        self.evaluate, self.pictures = evaluate, pictures
+        self.main = fabric.is_global_zero
+        self.total = config.total_steps(len(images))
+        self.stepper = Stepper(fabric, model, config, self.total)
+        self.interrupts = Interrupts()
+        self.window = Window()
+        self.best: dict[str, Any] | None = None
+        self.evaluated = 0  # the step of the last evaluation
+        self.skipped = self.skipped_in_a_row = 0
+        self.seconds = 0.0  # of earlier parts of this run
+        self.saved = -1  # the step of the last checkpoint
+        self.metrics: dict[str, Any] = {}
+
+    @property
+    def step(self) -> int:
+        return self.stepper.step
+
+    def run(self) -> FitResult:
+        on_main(self.fabric, lambda: checkpoint.remove_leftovers(self.run_dir))
+        if self.config.resume:
+            self._restore()
+        self.began = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            self.logs = stack.enter_context(Logs(self.run_dir, step=self.step, enabled=self.main))
+            stack.enter_context(self.interrupts)
+            profiler = self._profiler(stack) if self.config.profile and self.main else None
+            show = self.main and self.total > 0
+            bar = Progress(self.total, "train", initial=self.step, enabled=show)
+            stack.enter_context(bar)
+            self._evaluate_if_due()  # a signal may have come between a step and its evaluation
+            for job in ahead(self._read, self.step, self.total):
+                outcome = self.stepper.take(job, self.interrupts.flags)
+                self._note(job, outcome)
+                bar.update(1, **self._figures_for_bar())
+                if profiler is not None:
+                    profiler.step()
+                if any(outcome.flags):
+                    self._leave(130 if outcome.flags[0] else 143)
+                if self._evaluate_if_due() or self._due(self.config.checkpoint_every):
+                    self._save()
+            if self.saved != self.step:
+                self._save()
+        return FitResult(self.stepper.averaged(), self.step, self._time(), self.metrics, self.best)
+
+    def _read(self, step: int) -> Work:
+        return work(
+            self.images,
+            step,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            accumulate=self.config.accumulate,
+        )
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step > 0 and self.step % every == 0
+
+    def _time(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def _profiler(self, stack: contextlib.ExitStack) -> torch.profiler.profile:
+        path = self.run_dir / "trace.json"
+        return stack.enter_context(
+            torch.profiler.profile(
+                schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
+                on_trace_ready=lambda profile: profile.export_chrome_trace(str(path)),
+            )
+        )
+
+    # What is seen of a step
+
+    def _note(self, job: Work, outcome: Outcome) -> None:
+        """Metrics, when they are due; or a record of a step that could not be taken."""
+        if outcome.status == "nonfinite":
+            self._meet_nonfinite(job, outcome)
+        else:
+            self.skipped_in_a_row = 0
+        if outcome.status == "taken":
+            self.window.add(outcome.sums, outcome.norm, len(job.indices))
+        due = self._due(self.config.log_every)
+        if due or self.step == self.total:
+            figures = self.window.figures(dims=job.parts[0].x[0].numel())
+            figures |= {
+                "learning_rate": self.stepper.learning_rate,
+                "skipped": self.skipped,
+                "seconds": self._time(),
+            }
+            if self.config.soft_free_bits > 0:
+                for level, scale in enumerate(self.stepper.scales):
+                    figures[f"kl_scale_{level}"] = scale
+            self.logs.write(self.step, figures)
+            self.metrics = {"step": self.step, **figures}
+        if due:  # and not at the end, which may turn out to be the middle of a longer run
+            self.window.clear()
+
+    def _figures_for_bar(self) -> dict[str, float]:
+        return {"bits/dim": self.metrics["bits_per_dim"]} if "bits_per_dim" in self.metrics else {}
+
+    def _meet_nonfinite(self, job: Work, outcome: Outcome) -> None:
+        """Put the step on record; then raise, or leave it out."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        last_good = self.step - self.skipped_in_a_row
+        loss, norm = outcome.sums[0] / len(job.indices), outcome.norm
+        self.logs.nonfinite(
+            self.step,
+            {
+                "last_good_step": last_good,
+                "loss": loss if math.isfinite(loss) else str(loss),
+                "grad_norm": norm if math.isfinite(norm) else str(norm),
+                "indices": job.indices.tolist(),
+                "action": self.config.on_nonfinite,
+            },
+        )
+        if self.config.on_nonfinite == "skip" and self.skipped_in_a_row < MOST_SKIPS:
+            return
+        self.stepper.step -= 1  # it was not done: a resumed run meets it again
+        self.skipped -= 1
+        self.skipped_in_a_row -= 1
+        self._save()
+        raise NonFiniteError(
+            f"step {self.step + 1} has a loss of {loss} and a gradient of norm {norm}, so it was "
+            f"not taken; the weights of step {last_good} are saved and the batch is on record in "
+            f"{self.run_dir / NONFINITE}: lower --learning-rate in a new run, or go on with "
+            "--resume --on-nonfinite skip"
+        )
+
+    def _evaluate_if_due(self) -> bool:
+        """Score the averaged model; True if it is the best so far, and so to be kept."""
+        every = self.config.eval_every
+        due = self._due(every) or (every > 0 and self.step == self.total)
+        if self.evaluate is None or not due or self.step == self.evaluated:
+            return False
+        model = self.stepper.averaged()
+        scores = self.fabric.broadcast(dict(self.evaluate(model)))
+        self.evaluated = self.step
+        self.logs.write(self.step, {f"valid/{name}": value for name, value in scores.items()})
+        if self.pictures is not None and self.main:
+            for name, picture in self.pictures(model).items():
+                self.logs.picture(self.step, name, picture)
+        if self.best is not None and scores[SCORE] >= self.best[SCORE]:
+            return False
+        self.best = {"step": self.step, SCORE: float(scores[SCORE])}
+        return True
+
+    # What lasts
+
+    def _save(self) -> None:
+        """Write a checkpoint and the averaged weights; an error is raised in every process."""
+        state = self.stepper.state() | {
+            "window": self.window.state,
+            "best": self.best,
+            "evaluated": self.evaluated,
+            "skipped": [self.skipped, self.skipped_in_a_row],
+            "seconds": self._time(),
+            "config": _training_fields(self.config),
+            "data": self.images.fingerprint,
+        }
+        best = self.best["step"] if self.best else None
+
+        def write() -> None:
+            self.logs.sync()
+            keep = self.config.keep_checkpoints
+            checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
+            checkpoint.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
+
+        on_main(self.fabric, write)
+        self.saved = self.step
+
+    def _restore(self) -> None:
+        """Go on from the newest valid checkpoint, or from the beginning if there is none yet."""
+        path = on_main(self.fabric, lambda: checkpoint.newest_valid(self.run_dir))
+        if path is None:
+            self._say(f"{self.run_dir} has no checkpoint yet: beginning at step 0")
+            return
+        state = checkpoint.read_state(path)
+        checkpoint.check_same(
+            {**state["config"], "training set": state["data"]},
+            {**_training_fields(self.config), "training set": self.images.fingerprint},
+            source=path,
+            may_differ=MAY_DIFFER,
+        )
+        self.stepper.load(state, path)
+        self.window.state, self.best = state["window"], state["best"]
+        self.evaluated, self.seconds = state["evaluated"], state["seconds"]
+        self.skipped, self.skipped_in_a_row = state["skipped"]
+        self._say(f"resuming from step {self.step} of {self.total} ({path})")
+
+    def _leave(self, code: int) -> None:
+        """Save and exit, after a signal that some process got."""
+        self._save()
+        self._say(
+            f"stopped after step {self.step} of {self.total}, and saved; go on with\n"
+            f"  {resume_command(self.run_dir)}"
+        )
+        raise SystemExit(code if self.main else 0)
+
+    def _say(self, message: str) -> None:
+        if self.main:
+            print(message, file=sys.stderr, flush=True)
+
+
+def _training_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields of TrainConfig, without those that a pipeline's own config may add."""
+    return {field.name: getattr(config, field.name) for field in fields(TrainConfig)}

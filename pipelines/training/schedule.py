@@ -1,0 +1,138 @@
+"""Which images, which noise and which learning rate a step has: functions of the step alone.
+
+Nothing here has a state. A resumed run asks for step s and gets what the uninterrupted run got;
+another number of processes divides the same batches among itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from pipelines.data.sets import Batch, order
+
+T = TypeVar("T")
+
+
+class TrainingImages(Protocol):
+    """What training asks of a data set; `pipelines.data.sets.Images` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal if and only if images, annotations and options are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray, *, noise_seed: tuple[int, ...]) -> Batch:
+        """The images of these indices; a pure function."""
+        ...
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Optimiser steps in an epoch; the last batch may be smaller.
+
+    >>> steps_per_epoch(10, 4)
+    3
+    """
+    return -(-count // batch_size)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return order(seed, epoch, count)
+
+
+def batch_indices(step: int, *, seed: int, count: int, batch_size: int) -> np.ndarray:
+    """The indices of the global batch of a step (counted from 0)."""
+    epoch, position = divmod(step, steps_per_epoch(count, batch_size))
+    begin = position * batch_size
+    return _order(seed, epoch, count)[begin : begin + batch_size]
+
+
+class Work(NamedTuple):
+    """What one process does in one step.
+
+    Attributes:
+        indices: of the whole global batch, the same in every process.
+        parts: this process's share, in at most `accumulate` parts, at least one.
+        weight: 1.0; or 0.0 where there are more processes than images and the part is a stand-in,
+            since in distributed training every process must do a forward and a backward.
+    """
+
+    indices: np.ndarray
+    parts: list[Batch]
+    weight: float
+
+
+def share(indices: np.ndarray, rank: int, world: int, parts: int) -> list[np.ndarray]:
+    """A process's share of a global batch, in parts of nearly equal size, none of them empty.
+
+    >>> [part.tolist() for part in share(np.arange(7), rank=1, world=2, parts=2)]
+    [[1, 3], [5]]
+    >>> share(np.arange(1), rank=1, world=2, parts=2)
+    []
+    """
+    return [part for part in np.array_split(indices[rank::world], parts) if len(part)]
+
+
+def work(
+    images: TrainingImages,
+    step: int,
+    *,
+    seed: int,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+) -> Work:
+    """Read this process's share of a step's images."""
+    indices = batch_indices(step, seed=seed, count=len(images), batch_size=batch_size)
+    shares = share(indices, rank, world, accumulate)
+    weight = 1.0 if shares else 0.0
+    parts = [images.batch(part, noise_seed=(seed, step)) for part in shares or [indices[:1]]]
+    return Work(indices, parts, weight)
+
+
+def ahead(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
+    """`make(start)` … `make(stop - 1)`, each made in a thread while the one before it is used.
+
+    >>> list(ahead(lambda step: step * step, 2, 5))
+    [4, 9, 16]
+    """
+    if start >= stop:
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        coming = pool.submit(make, start)
+        for step in range(start + 1, stop + 1):
+            current = coming.result()
+            if step < stop:
+                coming = pool.submit(make, step)
+            yield current
+
+
+def seed_step(seed: int, step: int, rank: int, part: int) -> None:
+    """Seed PyTorch's global generators, so that dropout and latent noise belong to the step."""
+    state = np.random.SeedSequence((seed, step, rank, part)).generate_state(2, np.uint32)
+    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def learning_rate(step: int, total: int, *, peak: float, warmup: int, decay: str) -> float:
+    """Linear warm-up to `peak`, then constant or a half cosine to zero at the last step.
+
+    >>> [learning_rate(s, 8, peak=1.0, warmup=4, decay="constant") for s in (0, 3, 7)]
+    [0.25, 1.0, 1.0]
+    >>> [round(learning_rate(s, 8, peak=1.0, warmup=0, decay="cosine"), 3) for s in (0, 4, 8)]
+    [1.0, 0.5, 0.0]
+    """
+    rate = peak * min(1.0, (step + 1) / warmup) if warmup > 0 else peak
+    if decay == "cosine" and step >= warmup:
+        done = (step - warmup) / max(total - warmup, 1)
+        rate *= 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return rate

@@ -1,0 +1,237 @@
+"""One optimiser step, and the state that it carries on: weights, average, optimiser, scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor, nn
+
+from pipelines.training.checkpoint import load_into
+from pipelines.training.config import TrainConfig
+from pipelines.training.ema import EMA, like, whole, whole_state
+from pipelines.training.objective import adjust, kl_weights, level_rates, surrogate
+from pipelines.training.schedule import Work, learning_rate, seed_step
+
+
+class Outcome(NamedTuple):
+    """What a step came to, the same in every process.
+
+    Attributes:
+        status: "taken"; "nonfinite" if some process met a loss or gradient that is no finite
+            number, and nothing was changed; "rescaled" if that was only float16's small range,
+            and nothing but the scale of the loss was changed.
+        sums: over the global batch, in nats: surrogate, distortion, rate of each level.
+        norm: of the whole gradient, before clipping.
+        flags: the sums of what the processes handed in.
+    """
+
+    status: Literal["taken", "rescaled", "nonfinite"]
+    sums: list[float]
+    norm: float
+    flags: list[float]
+
+
+class Stepper:
+    """Takes steps; everything that one step leaves to the next is in `state`.
+
+    Args:
+        fabric: launched.
+        model: a plain module, built alike in every process.
+        config: of the run.
+        total: steps of the whole run, for the learning rate's decay.
+
+    Attributes:
+        step: how many steps were done, taken or left out.
+        ema: the averaged model.
+    """
+
+    def __init__(self, fabric: Fabric, model: nn.Module, config: TrainConfig, total: int) -> None:
+        self.fabric, self.config, self.total, self.plain = fabric, config, total, model
+        self.ema = EMA(model, config.ema)
+        self.ema.module.to(fabric.device)
+        compiled: Any = torch.compile(model) if config.compile else model
+        self.model = fabric.setup_module(compiled)
+        self.ema.copy(model)  # after set-up, which makes the processes' weights equal
+        self.optimizer: Any = fabric.setup_optimizers(_optimizer(model, config))
+        self.step = 0
+        self.scales: tuple[float, ...] = ()  # of soft free bits, one per level
+
+    def take(self, job: Work, flags: Callable[[], list[float]]) -> Outcome:
+        """Do one step, if every process finds its loss and the gradient finite.
+
+        Args:
+            job: this process's share of the global batch.
+            flags: asked when the gradient is there, and added up over the processes.
+        """
+        own = self._backward(job)
+        norm = self._clip().to(own).reshape(1) / self.fabric.world_size
+        both = self._sum(torch.cat([own, norm, own.new_tensor(flags())])).tolist()
+        sums, total_norm, total_flags = both[: len(own)], both[len(own)], both[len(own) + 1 :]
+        if all(map(math.isfinite, [*sums, total_norm])):
+            status = "taken"
+            self._descend(sums, len(job.indices))
+        elif all(map(math.isfinite, sums)) and self._lower_loss_scale():
+            status = "rescaled"
+        else:
+            status = "nonfinite"
+            self.ema.restore_buffers(self.plain)  # forward may have spoilt running statistics
+        self.optimizer.zero_grad()
+        self.step += 1
+        return Outcome(status, sums, total_norm, total_flags)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step taken."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def averaged(self) -> nn.Module:
+        """The averaged model, alike in every process: its buffers are the first one's."""
+        if self.fabric.world_size > 1:
+            for buffer in self.ema.module.buffers():
+                buffer.copy_(self.fabric.broadcast(buffer))
+        return self.ema.module
+
+    def _backward(self, job: Work) -> Tensor:
+        """Accumulate the gradient of the mean over the global batch.
+
+        Returns:
+            float64 sums over this process's images: surrogate, distortion, rate of each level.
+        """
+        fabric, size = self.fabric, len(job.indices)
+        free_bits = self.config.free_bits
+        self.model.train()
+        means = self._mean_rates_ahead(job)
+        sums: Any = 0.0
+        for number in range(len(job.parts)):
+            last = number == len(job.parts) - 1
+            with fabric.no_backward_sync(self.model, enabled=not last):
+                terms = self._forward(job, number)
+                rates = level_rates(terms)
+                if free_bits > 0 and means is None:
+                    means = self._sum(_total(rates) * job.weight) / size
+                weights = self._kl_weights(len(rates))
+                loss = surrogate(terms, weights, free_bits=free_bits, mean_rates=means)
+                # the gradients are averaged over the processes, hence the factor world_size
+                fabric.backward(loss.sum() * (job.weight * fabric.world_size / size))
+            sums = sums + _total(torch.stack([loss, terms.distortion, *rates])) * job.weight
+        return sums
+
+    def _forward(self, job: Work, number: int) -> Any:
+        seed_step(self.config.seed, self.step, self.fabric.global_rank, number)
+        part = job.parts[number]
+        return self.model(*self.fabric.to_device((part.x, part.y)))
+
+    def _mean_rates_ahead(self, job: Work) -> Tensor | None:
+        """Each level's mean rate over the global batch, where free bits need it before backward.
+
+        In a split batch no part knows it, so this takes one more forward pass of all of them.
+        """
+        if self.config.free_bits == 0 or self.config.accumulate == 1:
+            return None
+        sums: Any = 0.0
+        for number in range(len(job.parts)):
+            with torch.no_grad():
+                sums = sums + _total(level_rates(self._forward(job, number))) * job.weight
+        return self._sum(sums) / len(job.indices)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """Over the processes."""
+        return self.fabric.all_reduce(tensor, reduce_op="sum")  # pyright: ignore[reportReturnType]
+
+    def _kl_weights(self, levels: int) -> list[float]:
+        config = self.config
+        self.scales = self.scales or (1.0,) * levels
+        weights = kl_weights(self.step, levels, config.kl_warmup, config.kl_warmup_top)
+        return [weight * scale for weight, scale in zip(weights, self.scales, strict=True)]
+
+    def _clip(self) -> Tensor:
+        """The norm of the whole gradient, which is then clipped."""
+        norm = self.fabric.clip_gradients(
+            self.model,
+            self.optimizer,
+            max_norm=self.config.grad_clip or math.inf,
+            error_if_nonfinite=False,
+        )
+        assert norm is not None  # Fabric returns None only where it clips by value
+        return whole(norm)
+
+    def _descend(self, sums: list[float], size: int) -> None:
+        rate = learning_rate(
+            self.step,
+            self.total,
+            peak=self.config.learning_rate,
+            warmup=self.config.warmup_steps,
+            decay=self.config.lr_decay,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.ema.update(self.plain)
+        if self.config.soft_free_bits > 0:
+            means = [rate / size for rate in sums[2:]]
+            self.scales = adjust(self.scales, means, self.config.soft_free_bits)
+
+    def _lower_loss_scale(self) -> bool:
+        """Let float16's gradient scaler meet an overflow; False without one or if it can't."""
+        precision = self.fabric.strategy.precision
+        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
+        if scaler is None or scaler.get_scale() < 1:
+            return False
+        self.optimizer.step()  # the scaler leaves the weights alone and lowers its scale
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; all processes call it, as parameters may lie in pieces."""
+        return {
+            "step": self.step,
+            "model": whole_state(self.plain.state_dict()),
+            "ema": self.ema.module.state_dict(),
+            "ema_updates": self.ema.updates,
+            "optimizer": whole_state(self.optimizer.state_dict()),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "scales": list(self.scales),
+        }
+
+    def load(self, state: dict[str, Any], source: Path) -> None:
+        """Go on from `state`.
+
+        Raises:
+            CheckpointError: it is of another model.
+        """
+        own = self.plain.state_dict()
+        tensors = {
+            name: like(tensor, own[name]) if name in own else tensor
+            for name, tensor in state["model"].items()
+        }
+        load_into(self.plain, tensors, source)
+        load_into(self.ema.module, state["ema"], source)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, slots in state["optimizer"]["state"].items():
+            for name, value in slots.items():
+                if isinstance(value, Tensor) and value.shape == parameters[number].shape:
+                    slots[name] = like(value, parameters[number])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step, self.ema.updates = state["step"], state["ema_updates"]
+        self.scales = tuple(state["scales"])
+
+
+def _total(figures: Tensor) -> Tensor:
+    """Sums over the examples of (…, B) figures, in float64 where the device has it."""
+    dtype = torch.float32 if figures.device.type == "mps" else torch.float64
+    return figures.detach().to(dtype).sum(-1)
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)

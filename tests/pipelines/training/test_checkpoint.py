@@ -1,0 +1,273 @@
+"""Run directories: whole or not at all, damage is seen, and nothing in them can run code."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.training import checkpoint
+from pipelines.training.atomic import write_text
+from pipelines.training.checkpoint import CheckpointError
+
+ROOT = Path(__file__).parents[3]
+
+
+def save(run_dir, step, *, keep=2, best=None):
+    state = {"step": step, "weights": torch.full((100,), float(step)), "nested": [{"a": 1.5}]}
+    return checkpoint.save_state(run_dir, state, keep=keep, best=best)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    path = save(tmp_path, 7)
+    state = checkpoint.read_state(path)
+    assert state["nested"] == [{"a": 1.5}]
+    assert torch.equal(state["weights"], torch.full((100,), 7.0))
+    assert checkpoint.newest_valid(tmp_path) == path
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    for step in (1, 2, 3, 4, 5):
+        save(tmp_path, step, keep=2, best=2)
+    steps = [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)]
+    assert steps == [5, 4, 2]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_no_checkpoint_is_no_error(tmp_path):
+    assert checkpoint.newest_valid(tmp_path) is None
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty])
+def test_a_damaged_checkpoint_is_passed_over_loudly(tmp_path, capsys, damage):
+    good = save(tmp_path, 1)
+    bad = save(tmp_path, 2)
+    damage(bad)
+    assert checkpoint.newest_valid(tmp_path) == good
+    said = capsys.readouterr().err
+    assert "WARNING" in said
+    assert bad.name in said
+    assert not bad.exists()  # set aside, so that it doesn't count among those to keep
+    assert bad.with_name(bad.name + ".damaged").exists()
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
+    flip(save(tmp_path, 1))
+    with pytest.raises(CheckpointError, match="every checkpoint"):
+        checkpoint.newest_valid(tmp_path)
+
+
+class Malicious:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return (Path.touch, (self.sentinel,))
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_malicious_checkpoint_runs_nothing(tmp_path, how):
+    sentinel = tmp_path / "owned"
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    unnamed = folder / "unnamed"
+    content = {"format": 1, "step": 9, "payload": Malicious(sentinel)}
+    if how == "pickle":
+        unnamed.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, unnamed)
+    digest = hashlib.sha256(unnamed.read_bytes()).hexdigest()[:16]
+    unnamed.rename(folder / f"step-000000009-{digest}.pt")
+    with pytest.raises(CheckpointError):
+        checkpoint.newest_valid(tmp_path)
+    assert not sentinel.exists()
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """The system itself refuses to write more than this into a file: a full disk at will."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_write_that_the_system_cuts_short_leaves_the_old_one(tmp_path):
+    good = save(tmp_path, 1)
+    with largest_file(1000), pytest.raises(CheckpointError, match=r"cannot write .* untouched"):
+        save(tmp_path, 2)
+    assert list((tmp_path / "checkpoints").iterdir()) == [good]
+    assert checkpoint.newest_valid(tmp_path) == good
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_disk_or_read_only_folder_leaves_the_old_one(tmp_path, monkeypatch, call, number):
+    good = save(tmp_path, 1)
+    write_text(tmp_path / "file", "old")
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(CheckpointError, match=os.strerror(number)):
+        save(tmp_path, 2)
+    with pytest.raises(CheckpointError, match=os.strerror(number)):
+        write_text(tmp_path / "file", "new")
+    monkeypatch.undo()
+    assert checkpoint.newest_valid(tmp_path) == good
+    assert (tmp_path / "file").read_text() == "old"
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from pipelines.training import checkpoint
+
+run_dir, kills = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+
+def save_forever(step):
+    while True:
+        step += 1
+        state = {"step": step, "weights": torch.full((200_000,), float(step))}
+        checkpoint.save_state(run_dir, state, keep=2, best=None)
+
+checkpoint.save_state(run_dir, {"step": 0, "weights": torch.zeros(200_000)}, keep=2, best=None)
+random.seed(0)
+last, leftovers = 0, 0
+for _ in range(kills):
+    child = os.fork()
+    if child == 0:
+        save_forever(last)
+    time.sleep(random.uniform(0.0, 0.06))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    leftovers += len(list((run_dir / "checkpoints").glob(".*.tmp")))
+    checkpoint.remove_leftovers(run_dir)
+    state = checkpoint.read_state(checkpoint.checkpoints(run_dir)[0])  # raises if damaged
+    assert state["step"] >= last
+    assert torch.equal(state["weights"], torch.full((200_000,), float(state["step"])))
+    last = state["step"]
+print("saves", last, "cut short", leftovers)
+"""
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_kill_9_in_a_save_loop_always_leaves_a_loadable_checkpoint(tmp_path, kills):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path), str(kills)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert int(words[1]) > 0
+    if kills == 100:
+        assert int(words[-1]) > 0, "no kill fell into the middle of a write"
+
+
+def test_weights_come_back_and_know_their_step(tmp_path):
+    layer = nn.Sequential(nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last))
+    layer.register_buffer("count", torch.tensor(3))
+    checkpoint.save_weights(tmp_path, layer, step=12)
+    other = nn.Sequential(nn.Conv2d(1, 2, 3))
+    other.register_buffer("count", torch.tensor(0))
+    assert checkpoint.load_weights(tmp_path, other) == 12
+    assert torch.equal(other[0].weight, layer[0].weight)
+    assert other.count == 3
+
+
+def test_a_run_without_weights_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no weights.safetensors.*--resume"):
+        checkpoint.load_weights(tmp_path, nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty])
+def test_damaged_weights_are_an_error(tmp_path, damage):
+    checkpoint.save_weights(tmp_path, nn.Linear(50, 50), step=1)
+    damage(tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load_weights(tmp_path, nn.Linear(50, 50))
+
+
+def test_weights_of_another_model_are_listed(tmp_path):
+    checkpoint.save_weights(tmp_path, nn.Linear(2, 3), step=1)
+    with pytest.raises(CheckpointError, match=r"shapes: weight \(3, 2\) there, \(3, 4\) here"):
+        checkpoint.load_weights(tmp_path, nn.Linear(4, 3))
+    with pytest.raises(CheckpointError, match=r"missing: 0.weight, 0.bias; unknown: bias, weight"):
+        checkpoint.load_weights(tmp_path, nn.Sequential(nn.Linear(2, 3)))
+
+
+def test_config_comes_back(tmp_path):
+    checkpoint.write_config(tmp_path, {"pipeline": "pixelvae", "train": {"steps": 3}})
+    assert checkpoint.read_config(tmp_path) == {"pipeline": "pixelvae", "train": {"steps": 3}}
+
+
+def test_a_missing_or_damaged_config_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no run directory"):
+        checkpoint.read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"a": ')
+    with pytest.raises(CheckpointError, match="can't be read"):
+        checkpoint.read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps([1]))
+    with pytest.raises(CheckpointError, match="one JSON object"):
+        checkpoint.read_config(tmp_path)
+
+
+def test_another_configuration_is_listed_field_by_field():
+    saved = {"data": "mnist", "model": {"layers": 3, "width": [4, 4]}, "out": "a"}
+    now = {"data": "digits", "model": {"layers": 5, "width": (4, 4)}, "out": "b"}
+    checkpoint.check_same(saved, saved, source=Path("run"))
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.check_same(saved, now, source=Path("run"), may_differ={"out"})
+    message = str(raised.value)
+    assert "data: 'mnist' there, 'digits' here; model.layers: 3 there, 5 here" in message
+    assert "width" not in message
+    assert "out:" not in message
+
+
+def test_prepare_refuses_what_it_would_overwrite_or_can_not_resume(tmp_path):
+    fresh = checkpoint.prepare(tmp_path / "a" / "b", resume=False)
+    assert fresh.is_dir()
+    assert checkpoint.prepare(fresh, resume=False) == fresh  # still empty
+    with pytest.raises(CheckpointError, match=r"no run to resume .* has no config.json"):
+        checkpoint.prepare(fresh, resume=True)
+    checkpoint.write_config(fresh, {})
+    with pytest.raises(CheckpointError, match="is not empty; go on with that run by --resume"):
+        checkpoint.prepare(fresh, resume=False)
+    assert checkpoint.prepare(fresh, resume=True) == fresh
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="is a file"):
+        checkpoint.prepare(tmp_path / "file", resume=False)
+    with pytest.raises(CheckpointError, match="cannot create"):
+        checkpoint.prepare(tmp_path / "file" / "below", resume=False)
