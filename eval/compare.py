@@ -166,15 +166,19 @@ def _image(run_dirs: Sequence[Path], place: int) -> str:
     return ""
 
 
-def to_html(comparison: Comparison, run_dirs: Sequence[Path], most: int) -> str:
+def to_html(
+    comparison: Comparison, run_dirs: Sequence[Path], most: int, *, show_images: bool = True
+) -> str:
     """Write the comparison as a self-contained page with both runs' pictures side by side.
 
     The images they differ on most come from `images.npy`, uint8 (N, C, H, W) for display in the
-    order of `nll.npy`, where one of the run directories has it.
+    order of `nll.npy`, where one of the run directories has it; `show_images` is False where the
+    compared results are not those that it belongs to.
     """
+    image_dirs = run_dirs if show_images else ()
     values = comparison.difference.values
     extremes = {
-        name: [(int(p), abs(float(values[p])), _image(run_dirs, int(p))) for p in places]
+        name: [(int(p), abs(float(values[p])), _image(image_dirs, int(p))) for p in places]
         for name, places in (("A", comparison.best(most)), ("B", comparison.worst(most)))
     }
     shown = [{p["title"]: p["address"] for p in pictures(folder)} for folder in run_dirs]
@@ -201,7 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(to_text(comparison, config.most))
         if config.out is not None:
             folders = [run if run.is_dir() else run.parent for run in runs]
-            emit(to_html(comparison, folders, config.most), config.out)
+            # images.npy goes with result.json; another result may be of another split.
+            own = all(run.is_dir() or run.name == "result.json" for run in runs)
+            text = to_html(comparison, folders, config.most, show_images=own)
+            emit(text, config.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -89,6 +89,17 @@ def test_the_page_shows_images_pictures_and_settings_escaped(run, tmp_path, caps
     assert "<td>steps</td><td>10</td><td>20</td>" in page
 
 
+def test_images_of_the_test_set_do_not_illustrate_scores_of_another_split(run, tmp_path):
+    a, b = run(tmp_path / "a"), run(tmp_path / "b", seed=1)
+    for folder in (a, b):
+        (folder / "result.json").rename(folder / "result-train.json")
+        (folder / "nll.npy").rename(folder / "result-train.nll.npy")
+    out = tmp_path / "page.html"
+    files = [str(folder / "result-train.json") for folder in (a, b)]
+    assert main([*files, "--out", str(out)]) == 0
+    assert 'alt="image' not in out.read_text()
+
+
 def test_numbers_of_different_kinds_come_with_a_warning(run, tmp_path, capsys):
     a = run(tmp_path / "a")
     b = run(tmp_path / "b", kind="given label", condition="label", estimate=None)
