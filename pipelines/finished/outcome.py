@@ -208,19 +208,20 @@ def keep(run_dir: Path, result: Result, images: Images) -> None:
 def table(result: Result, run_dir: Path) -> str:
     """The last lines that a command prints: what was measured, in both units, and where it lies."""
     dims = result.dims
+    width = max(22, len(result.kind) + 1)
 
     def line(label: str, mark: str, nats: float, stderr: float | None = None) -> str:
         spread = "" if stderr is None or math.isnan(stderr) else f" ± {stderr:.3f}"
         bits = bits_per_dim(nats, dims)
         bits_spread = "" if not spread else f" ± {bits_per_dim(stderr or 0.0, dims):.4f}"
-        return f"  {label:<22}{mark} {f'{nats:.3f}{spread}':<20}{bits:.4f}{bits_spread}"
+        return f"  {label:<{width}}{mark} {f'{nats:.3f}{spread}':<20}{bits:.4f}{bits_spread}"
 
     marks = {"exact": "=", "bound": "≤"}
     labels = {"exact": "exact", "bound": "bound (-ELBO)"}
     subset = f", {result.variant}" if result.subset else ""
     lines = [
         f"{result.name} on {result.data} ({result.split}, {result.count:,} images{subset})",
-        f"  {'':<22}  {'nats/image':<20}bits/dim",
+        f"  {'':<{width}}  {'nats/image':<20}bits/dim",
         line(
             labels.get(result.kind, result.kind),
             marks.get(result.kind, "|"),
