@@ -6,13 +6,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.conditioning import fit_map
 from decoders.heads import HeadScan
 from decoders.layers import group_bounds
-from decoders.sampling import LeftWindow, RowCache, Scan
+from decoders.sampling import LeftWindow, RowCache, RowConv, Scan
 
 if TYPE_CHECKING:
     from decoders.gated_pixelcnn import GatedLayer, GatedPixelCNN
@@ -139,9 +138,8 @@ class _LayerScan:
         self.window = LeftWindow(layer.left, in_bounds, order, self.wide_bounds, num, width)
         self.above_bias, left_bias = layer.above_cond.bias(h), layer.left_cond.bias(h)
         self.left_bias = None if left_bias is None else left_bias[:, order]
-        self.link_weight = layer.link.weight.detach()[order]
         assert layer.left.bias is not None
-        self.link_bias = layer.left.bias.detach()[order]
+        self.link = RowConv(layer.link.weight[order], layer.left.bias[order])
         self.bias = weight.new_zeros(num, width, halves * layer.channels)
         self.pre = [weight.new_zeros(num, b - a) for a, b in pairwise(self.wide_bounds)]
         self.out_weights: list[Tensor] | None = None
@@ -157,8 +155,7 @@ class _LayerScan:
     def begin_row(self, row: int) -> Tensor:
         """The row of the vertical stack: keep its part of the horizontal one, return its output."""
         v = _add_row(self.rows.output(), self.above_bias, row)
-        link = F.conv2d(v, self.link_weight, self.link_bias)
-        self.bias.copy_(_add_row(link, self.left_bias, row)[:, :, 0].transpose(1, 2))
+        self.bias.copy_(_add_row(self.link(v), self.left_bias, row)[:, :, 0].transpose(1, 2))
         return self.layer.activate(v)
 
     def move(self, col: int, group: int, after: _LayerScan | None) -> _Move:

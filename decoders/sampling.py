@@ -126,31 +126,54 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-class RowCache:
-    """Computes an `AboveConv2d` one row at a time, from the rows its kernel reaches.
+SMALL_ROWS = 128  # pixels in a row of all images, up to which `RowConv` multiplies matrices
 
-    `weight` and `bias` replace the module's, for instance permuted.
+
+class RowConv:
+    """A convolution of rows (B, in, R, W') with a kernel of height R: one output row.
+
+    Few pixels are multiplied as one matrix, since a convolution's own preparations would take
+    longer than its work.
     """
 
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.detach()
+        self.matrix = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (R * k * in, out)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(B, in, R, W') -> (B, out, 1, W), channels last."""
+        batch, width = rows.shape[0], rows.shape[3] - self.weight.shape[3] + 1
+        if batch * width > SMALL_ROWS:
+            return F.conv2d(rows, self.weight, self.bias)
+        windows = rows.unfold(3, self.weight.shape[3], 1)  # (B, in, R, W, k)
+        windows = windows.permute(0, 3, 2, 4, 1).reshape(batch * width, len(self.matrix))
+        if self.bias is None:
+            out = windows @ self.matrix
+        else:
+            out = torch.addmm(self.bias, windows, self.matrix)
+        return out.view(batch, 1, width, -1).permute(0, 3, 1, 2)
+
+
+class RowCache:
+    """Computes an `AboveConv2d` one row at a time, from the rows its kernel reaches."""
+
     def __init__(self, conv: AboveConv2d, batch: int, width: int):
-        self.conv = conv
-        weight = conv.weight.detach()
-        rows = weight.shape[2]
-        shape = (batch, weight.shape[1], rows, width + 2 * conv.reach)
-        self.rows = torch.zeros(shape, dtype=weight.dtype, device=weight.device).contiguous(
-            memory_format=torch.channels_last
-        )
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.conv = RowConv(conv.weight, conv.bias)
+        self.reach = conv.reach
+        shape = (batch, conv.weight.shape[1], conv.weight.shape[2], width + 2 * conv.reach)
+        self.rows = torch.zeros(
+            shape, dtype=conv.weight.dtype, device=conv.weight.device
+        ).contiguous(memory_format=torch.channels_last)
 
     def push(self, row: Tensor) -> None:
         """Take the next row of the input, (B, in, 1, W)."""
         self.rows[:, :, :-1] = self.rows[:, :, 1:].clone()
-        reach = self.conv.reach
-        self.rows[:, :, -1:, reach : self.rows.shape[3] - reach] = row
+        self.rows[:, :, -1:, self.reach : self.rows.shape[3] - self.reach] = row
 
     def output(self) -> Tensor:
         """The output row, (B, out, 1, W), that the pushed rows give."""
-        return F.conv2d(self.rows, self.weight, self.conv.bias)
+        return self.conv(self.rows)
 
 
 class LeftWindow:
