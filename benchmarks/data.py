@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipelines import packing  # noqa: E402
+from pipelines.data import packing  # noqa: E402
 from pipelines.data.decoding import Rules, decode  # noqa: E402
 from pipelines.data.listing import CHUNK, list_folder  # noqa: E402
 from pipelines.data.sets import DataConfig, load, order  # noqa: E402

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import signal
 import sys
 import zipfile
@@ -87,8 +88,9 @@ def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[
     target.seek(offset + start * row_bytes)
     damaged: list[tuple[int, str]] = []
     if "images" in task:
-        rows = _decoded((lambda item=item: _read(*item) for item in task["images"]), rules, damaged)
-        target.write(rows)
+        readers = (lambda item=item: _read(*item) for item in task["images"])
+        for row in _decoded(readers, rules, damaged):
+            target.write(row)
     else:
         try:
             if "batch" in task:
@@ -105,17 +107,17 @@ def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[
 
 def _decoded(
     readers: Iterable[Callable[[], bytes]], rules: Rules, damaged: list[tuple[int, str]]
-) -> bytes:
-    """The images one after another; those that fail are noted in `damaged` and left black."""
-    black = np.zeros(rules.shape, dtype=np.uint8)
-    rows = []
+) -> Iterator[bytes]:
+    """The images one after another; those that fail are noted in `damaged` and left black.
+
+    One by one: megabytes at once would be asked of the system, and given back, for every task.
+    """
     for row, read in enumerate(readers):
         try:
-            rows.append(decode(read(), rules).tobytes())
+            yield decode(read(), rules).tobytes()
         except ValueError as error:
             damaged.append((row, str(error)))
-            rows.append(black.tobytes())
-    return b"".join(rows)
+            yield bytes(math.prod(rules.shape))
 
 
 def _read(path: str, begin: int, length: int) -> bytes:
@@ -139,7 +141,7 @@ def _parquet_rows(
     for chunk in column.chunks:
         if pyarrow.types.is_struct(chunk.type):
             values = chunk.field("bytes")
-            yield _decoded((value.as_py for value in values), rules, damaged)
+            yield from _decoded((value.as_py for value in values), rules, damaged)
             continue
         count = len(chunk)
         while not pyarrow.types.is_integer(chunk.type):
