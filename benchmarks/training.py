@@ -130,9 +130,9 @@ def measure(setting: Setting, data: Tensor, batch: int, steps: int, learn: int) 
     run: Run = torch.compile(decoder) if setting.compiled else decoder
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-3)
     held_out, data = data[:200], data[200:]
-    batches = [data[n * batch : (n + 1) * batch] for n in range(max(learn, 2))]
+    batches = data.split(batch)[: len(data) // batch]
     for n in range(learn):  # warms up, too
-        train_step(run, optimiser, batches[n], setting)
+        train_step(run, optimiser, batches[n % len(batches)], setting)
     with torch.no_grad():
         exact = decoder(held_out).double().mean()
         with torch.autocast("cpu", torch.bfloat16):
