@@ -11,9 +11,10 @@ import copy
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decoders.base import AutoregressiveDecoder
+from decoders.heads import PixelEmbedding
 from decoders.likelihoods import Discrete, Likelihood
 
 BATCH = 64
@@ -127,6 +128,62 @@ def receptive_field(
             f"got {tuple(target)}"
         )
     return dependence(decoder, targets=[target])[0] > 0
+
+
+def sensitivity(
+    decoder: AutoregressiveDecoder,
+    x: Tensor,
+    h: Tensor | None = None,
+    *,
+    pixel: tuple[int, int] | None = None,
+) -> Tensor:
+    """How strongly the log-probability of one pixel depends on each pixel of the image.
+
+    The norm of its gradient with respect to what the pixels enter the network as, averaged over
+    images: the effective receptive field, often much smaller than what `receptive_field` finds,
+    from one pass backwards.
+
+    Args:
+        decoder: one whose pixels enter by a `PixelEmbedding`, as in all of this package.
+        x: (B, C, H, W) levels.
+        h: (B, *cond_shape).
+        pixel: (row, column) of the one that is predicted; the middle one unless given.
+
+    Returns:
+        (H, W) float64; zero where the pixel is not seen.
+
+    Raises:
+        TypeError: the decoder has no `PixelEmbedding`.
+
+    Source: Luo et al.: Understanding the Effective Receptive Field in Deep Convolutional Neural
+    Networks (2016), https://arxiv.org/abs/1701.04128.
+
+    >>> from decoders import GatedPixelCNN
+    >>> decoder = GatedPixelCNN((1, 3, 5), num_levels=2, hidden_channels=8, num_layers=2)
+    >>> (sensitivity(decoder, torch.ones(4, 1, 3, 5, dtype=torch.uint8)) > 0).int().tolist()
+    [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+    """
+    decoder = copy.deepcopy(decoder).eval()
+    embeddings = [part for part in decoder.modules() if isinstance(part, PixelEmbedding)]
+    if not embeddings:
+        raise TypeError(
+            f"expected a decoder with a PixelEmbedding, got {type(decoder).__name__}: "
+            "receptive_field measures any decoder"
+        )
+    entered: list[Tensor] = []
+
+    def enter(_: nn.Module, __: object, embedded: Tensor) -> Tensor:
+        entered.append(embedded.detach().requires_grad_())
+        return entered[-1]
+
+    embeddings[0].register_forward_hook(enter)
+    _, height, width = decoder.image_shape
+    row, col = (height // 2, width // 2) if pixel is None else pixel
+    with torch.enable_grad():
+        decoder.elementwise_log_prob(x, h)[..., row, col].sum().backward()
+    gradient = entered[0].grad
+    assert gradient is not None
+    return gradient.double().norm(dim=1).mean(dim=0)
 
 
 def show_field(field: Tensor, target: tuple[int, int, int]) -> str:

@@ -1,8 +1,9 @@
 """Look at the samples of a finished run: how close to real images, and how close to copies?
 
-The Fréchet distance between samples and test images is taken in the features of a small classifier
-that is trained here, once, on the labels of the training images. It is no FID, and compares only
-with distances in the same features over as many images; that of training images stands beside it.
+The Fréchet distance between samples and test images is taken in the features of a network: one that
+you name, or a small classifier that is trained here, once, on the labels of the training images. It
+is no FID, and compares only with distances in the same features over as many images; that of
+training images stands beside it.
 A model that is given something draws given that of the test images. What is found goes to new
 files in the run directory.
 """
@@ -25,8 +26,8 @@ from torch import Tensor
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
 from pipelines.data.sets import Images, Splits, load, order
-from pipelines.finished import classifier, pictures
-from pipelines.finished.classifier import Classifier
+from pipelines.finished import classifier, foreign, pictures
+from pipelines.finished.classifier import Classifier, FeatureNetwork
 from pipelines.finished.output import expanded, free_name, whole_file
 from pipelines.finished.scoring import move
 from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
@@ -46,9 +47,10 @@ class Config:
     """Samples to draw."""
     neighbours: int = 5
     """Nearest training images to draw beside a sample."""
-    features: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A classifier that another run of this command trained (default: the folder `classifier` in
-    the run directory, trained if it is not there)."""
+    features: Annotated[str, tyro.conf.arg(metavar="FOLDER|MODULE:NAME")] = ""
+    """The folder of a classifier that another run of this command left; or your own network, an
+    nn.Module or a function that makes one, for floats (B, C, H, W) in [0, 1] (default: the folder
+    `classifier` in the run directory, trained if it is not there)."""
     seed: int = 0
     """Decides the samples."""
     batch_size: int = 256
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         splits = load_splits(run, data_dir=config.data_dir)
         check(config, splits)
         fabric = launch(TrainConfig(accelerator=config.accelerator, devices="1"))
-        network, source = find_classifier(fabric, run, config, splits)
+        network, source = find_network(fabric, run, config, splits)
         network.to(fabric.device)
         run.model.to(fabric.device)
         drawn = draw(run, splits.test, config)
@@ -119,17 +121,20 @@ def given(run: Run) -> str:
     return run.model.kind.removeprefix("given ") if run.model.kind.startswith("given ") else ""
 
 
-def find_classifier(
+def find_network(
     fabric: Fabric, run: Run, config: Config, splits: Splits
-) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier that is named, or that of the run, trained if there is none yet.
+) -> tuple[FeatureNetwork, dict[str, Any]]:
+    """The network that is named, or the classifier of the run, trained if there is none yet.
 
     Raises:
-        UserError: there is none, and there are no labels to train one on.
+        UserError: it is none, or there is none, and there are no labels to train one on.
         CheckpointError: it is for other images.
     """
-    folder = config.features or config.run_dir / "classifier"
-    if config.features is None and not (folder / "config.json").exists():
+    folder = Path(config.features or config.run_dir / "classifier").expanduser()
+    if ":" in config.features and not folder.exists():
+        network = foreign.load(config.features, splits.test)
+        return network, {"network": f"the network {config.features}"}
+    if not config.features and not (folder / "config.json").exists():
         if splits.train.labels is None or splits.train.num_classes < 2:
             raise UserError(
                 f"{run.config.data} as found has no labels to train a classifier on: name one "
@@ -139,7 +144,7 @@ def find_classifier(
         labelled = load(dataclasses.replace(run.config, data_dir=data_dir, condition="label"))
         classifier.train(fabric, labelled.train, folder)
     network, saved = classifier.load(folder, splits.test)
-    if config.features is None and saved["num_classes"] != splits.train.num_classes:
+    if not config.features and saved["num_classes"] != splits.train.num_classes:
         raise UserError(f"{folder} was trained on other images: delete it to train it again")
     source = {
         "network": f"a small classifier trained on the labels of {saved['data']}",
@@ -173,7 +178,9 @@ def draw(run: Run, test: Images, config: Config) -> Drawn:
     return Drawn(torch.cat(drawn), chosen)
 
 
-def compare(network: Classifier, drawn: Drawn, splits: Splits, config: Config) -> dict[str, Any]:
+def compare(
+    network: FeatureNetwork, drawn: Drawn, splits: Splits, config: Config
+) -> dict[str, Any]:
     """Fréchet distances of samples, and of as many training images, to the same test images."""
     train = _images(splits.train, order(config.seed, 0, len(splits.train))[: config.num])
     test = _images(splits.test, order(config.seed, 1, len(splits.test))[: config.num])
@@ -188,7 +195,8 @@ def compare(network: Classifier, drawn: Drawn, splits: Splits, config: Config) -
             "test_images": len(test),
         }
     }
-    if drawn.given is not None and "label" in splits.test.condition:
+    labelled = drawn.given is not None and "label" in splits.test.condition
+    if labelled and isinstance(network, Classifier):
         assert splits.test.labels is not None
         asked = torch.from_numpy(np.asarray(splits.test.labels)[drawn.given])
         found["label_agreement"] = classifier.accuracy(network, drawn.x, asked)

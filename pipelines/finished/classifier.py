@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import ConvEncoder
+from encoders.base import device_of
 from eval.nll import Terms
 from pipelines.data.sets import Images
 from pipelines.training import checkpoint
@@ -31,7 +32,15 @@ TRAINING = TrainConfig(
 )  # fmt: skip
 
 
-class Classifier(nn.Module):
+class FeatureNetwork(nn.Module):
+    """Makes features of images."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Of images (B, C, H, W) of levels: (B, F)."""
+        raise NotImplementedError
+
+
+class Classifier(FeatureNetwork):
     """p(label | image) by convolutions with strides.
 
     Args:
@@ -118,9 +127,9 @@ def _build(sizes: dict[str, Any]) -> Classifier:
 
 
 @torch.no_grad()
-def features(model: Classifier, x: Tensor, *, batch_size: int = 256) -> np.ndarray:
-    """The features of images (N, C, H, W) on the CPU: (N, num_features)."""
-    device = next(model.parameters()).device
+def features(model: FeatureNetwork, x: Tensor, *, batch_size: int = 256) -> np.ndarray:
+    """The features of images (N, C, H, W) on the CPU: (N, F)."""
+    device = device_of(model)
     parts = [model.features(part.to(device)).cpu() for part in x.split(batch_size)]
     return torch.cat(parts).numpy()
 
@@ -128,6 +137,6 @@ def features(model: Classifier, x: Tensor, *, batch_size: int = 256) -> np.ndarr
 @torch.no_grad()
 def accuracy(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 256) -> float:
     """How often the most probable label of images (N, C, H, W) is y (N,)."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     parts = [model.logits(part.to(device)).argmax(1).cpu() for part in x.split(batch_size)]
     return float((torch.cat(parts) == y.cpu()).double().mean())

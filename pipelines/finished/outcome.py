@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from decoders import AutoregressiveDecoder
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, write_result
 from pipelines.data.sets import Images, to_display
@@ -164,7 +165,7 @@ def write(file: Path, result: Result, scored: Scored) -> None:
 
 
 def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> list[Path]:
-    """Write the pictures that the model can give: samples, reconstructions, an interpolation."""
+    """Write the pictures that the model can give: samples, reconstructions and others."""
     files = {"samples.png": pictures.sample_grid(model, images, num, seed)}
     if model.kind in ("bound", "given code"):
         files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
@@ -172,6 +173,8 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
         ends = walk.image_ends(min(6, len(images) // 2))
         walks = walk.between_images(model, images, ends, 9, seed=seed)
         files["interpolation.png"] = walk.grid(walks, images.num_levels)
+    if isinstance(model.decoder, AutoregressiveDecoder):
+        files["receptive_field.png"] = pictures.field_picture(model, images)
     for name, canvas in files.items():
         pictures.save(canvas, run_dir / name)
     board.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})

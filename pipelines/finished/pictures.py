@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from decoders import AutoregressiveDecoder
+from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
 from pipelines.finished.scoring import move
 from pipelines.model import Model
@@ -116,6 +118,29 @@ def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Te
     rows = num // columns * columns
     pairs = torch.stack([x[:rows], drawn.cpu()[:rows]]).unflatten(1, (-1, columns))
     return grid(pairs.transpose(0, 1).flatten(0, 2), images.num_levels, columns)
+
+
+def field_picture(model: Model, images: Images, num: int = 16) -> Tensor:
+    """What the middle pixel of test images depends on, as a picture (3, H, W) of bytes.
+
+    The brighter, the more; black not at all; the pixel itself is red. Square roots are drawn:
+    nearby pixels count for so much that nothing else would show.
+    """
+    assert isinstance(model.decoder, AutoregressiveDecoder)
+    device = next(model.parameters()).device
+    x, y = images.batch(np.arange(min(num, len(images))))
+    x, y = x.to(device), move(y, device)
+    h = None
+    if model.encoder is not None:
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            h = model.encoder(x, y).h
+    field = sensitivity(model.decoder, x, h).cpu()
+    field = (field / field.max().clamp(min=1e-30)).sqrt()
+    picture = (field * 255).round().to(torch.uint8).expand(3, *field.shape).clone()
+    _, height, width = images.image_shape
+    picture[:, height // 2, width // 2] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    return picture
 
 
 def show_rows(images: Images, label: str = "sample") -> Any:

@@ -14,7 +14,7 @@ from decoders import (
     check_causality,
     receptive_field,
 )
-from decoders.checks import show_field
+from decoders.checks import sensitivity, show_field
 
 
 class Linear(AutoregressiveDecoder):
@@ -110,3 +110,25 @@ def test_a_target_outside_the_image_is_refused(target):
     decoder = GatedPixelCNN((1, 3, 5), num_levels=2, hidden_channels=8, num_layers=1)
     with pytest.raises(ValueError, match=r"within \(3, 5, 1\), got"):
         receptive_field(decoder, target)
+
+
+@pytest.mark.parametrize("color_order", ["groups", "head", "independent"])
+@pytest.mark.parametrize("network", [GatedPixelCNN, PixelCNN])
+def test_gradients_find_the_receptive_field(network, color_order):
+    """Of the middle pixel, whose own earlier colours count in the orders that have any."""
+    torch.manual_seed(0)
+    decoder = network(
+        (3, 5, 7), num_levels=4, cond_shape=(2,), hidden_channels=24, num_layers=2, kernel_size=3,
+        first_kernel_size=3, color_order=color_order, embedding_dim=2,
+    )  # fmt: skip
+    x, h = torch.randint(4, (8, 3, 5, 7), dtype=torch.uint8), torch.randn(8, 2)
+    field = receptive_field(decoder).any(dim=-1)
+    found = sensitivity(decoder, x, h) > 0
+    assert torch.equal(found, field)
+    assert all(p.grad is None for p in decoder.parameters())
+
+
+def test_sensitivity_needs_an_embedding():
+    decoder = Linear((2, 2, 3), torch.ones(12, 12).tril(-1))
+    with pytest.raises(TypeError, match="PixelEmbedding, got Linear"):
+        sensitivity(decoder, torch.zeros(1, 2, 2, 3, dtype=torch.uint8))

@@ -152,4 +152,38 @@ def test_refuses_classifiers_of_other_images(train_run, trained, fabric, refusal
     splits = load_splits(run)
     bare = splits._replace(train=dataclasses.replace(splits.train, labels=None))
     with pytest.raises(UserError, match="no labels to train a classifier on"):
-        quality.find_classifier(fabric, run, Config(run_dir), bare)
+        quality.find_network(fabric, run, Config(run_dir), bare)
+
+
+def test_a_users_own_network_serves(copy_run, tmp_path, monkeypatch, capsys):
+    """Fréchet distances in its features are those of the images it is given, in [0, 1]."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef small():\n    return nn.AvgPool2d(4)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run_dir = copy_run(*LABEL)
+    main([str(run_dir), "--num", "20", "--features", "mine:small"])
+    assert "in the features of the network mine:small; no FID" in capsys.readouterr().out
+    record = json.loads((run_dir / "quality.json").read_text())
+    assert record["features"] == {"network": "the network mine:small"}
+    assert 0 < record["frechet"]["samples"] < 4  # the four features lie in [0, 1]
+    assert "label_agreement" not in record
+    assert not (run_dir / "classifier").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.like:this", "can't be imported (No module named 'nothing'): name"),
+        ("math:nothing", "can't be imported (module 'math' has no attribute 'nothing'): name"),
+        ("torch.nn:Linear", "can't be made"),
+        ("builtins:dict", "to make an nn.Module, got a dict"),
+    ],
+)
+def test_what_is_no_network_is_refused(copy_run, name, message, capsys):
+    run_dir = copy_run(*LABEL)
+    with pytest.raises(SystemExit) as error:
+        main([str(run_dir), "--num", "20", "--features", name])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(run_dir.glob("quality*"))
