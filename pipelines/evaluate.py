@@ -39,7 +39,7 @@ class Config:
     """Score the first so many images (0: as in the run)."""
     data_dir: str = ""
     """Where the data set is, if it is no longer where it was in training."""
-    score_batch: int = 256
+    score_batch: int = 64
     """Images scored at once; the score does not depend on it."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device."""

@@ -41,7 +41,7 @@ class Config:
     """Of the t-SNE."""
     data_dir: str = ""
     """Where the data set is now (default: where it was in training)."""
-    score_batch: int = 256
+    score_batch: int = 64
     """Images at once."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device."""

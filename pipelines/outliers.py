@@ -50,7 +50,7 @@ class Config:
     """How many levels an array has."""
     data_dir: str = ""
     """Where the run's data set is now (default: where it was in training)."""
-    score_batch: int = 256
+    score_batch: int = 64
     """Images scored at once; the score does not depend on it."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device."""

@@ -54,7 +54,8 @@ _DIGITS = Config(
 )  # fmt: skip
 _MNIST = Config(
     data="mnist", epochs=10, batch_size=64, hidden_channels=32, num_layers=5, learning_rate=3e-3,
-    warmup_steps=100, lr_decay="cosine", ema=0.998, latent_dim=16, kl_warmup=1000, compile=True,
+    warmup_steps=100, lr_decay="cosine", ema=0.998, latent_dim=16, kl_warmup=1000,
+    importance_samples=10, compile=True,
 )  # fmt: skip
 _CIFAR = Config(
     data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5, color_order="head",
@@ -67,7 +68,7 @@ _SMALL = Config(
     first_kernel_size=5, color_order="head", embedding_dim=4, levels_of_latents=2, latent_dim=128,
     latent_map=(16, 16, 16), prior_channels=64, prior_layers=3, encoder_channels=32,
     posterior_scale="softsign", learning_rate=1e-3, warmup_steps=20, lr_decay="cosine",
-    kl_warmup=1000, kl_warmup_top=10000, importance_samples=4, num_samples=36, score_batch=64,
+    kl_warmup=1000, kl_warmup_top=10000, importance_samples=4, num_samples=36, score_batch=16,
 )  # fmt: skip
 
 PRESETS = {

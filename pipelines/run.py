@@ -51,7 +51,7 @@ class RunConfig(DecoderConfig, TrainConfig, DataConfig):
 
     preset: str = ""
     """A named set of defaults in place of the data set's own; they are listed above."""
-    score_batch: int = 256
+    score_batch: int = 64
     """Images scored at once; the score does not depend on it."""
     importance_samples: int = 100
     """K of the importance-weighted estimate beside a bound (0: none)."""

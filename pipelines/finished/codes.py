@@ -26,8 +26,10 @@ from pipelines.finished import board
 from pipelines.finished.scoring import move
 from pipelines.model import Model
 from pipelines.training.checkpoint import write_atomic
+from pipelines.training.progress import progress
 
 AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
+MOST_SWAPPED = 2**20  # sub-pixels that are then scored with their own and with another's code
 MOST_CLASSES = 100  # that are probed then; with more, fitting takes minutes
 FEWEST_TO_FIT = 5  # as many as the neighbours that vote
 
@@ -90,7 +92,7 @@ def gain(model: Model, images: Images, num: int, *, batch_size: int = 256, seed:
     gains = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for part in parts:
+        for part in progress(parts, len(parts), "swap codes", unit="batch"):
             x, y = images.batch(part)
             x = x.to(device)
             h = model.encoder(x, move(y, device)).h
@@ -99,7 +101,13 @@ def gain(model: Model, images: Images, num: int, *, batch_size: int = 256, seed:
 
 
 def measure(
-    model: Model, images: Images, evaluation: Evaluation, codes: Codes, *, batch_size: int = 256
+    model: Model,
+    images: Images,
+    evaluation: Evaluation,
+    codes: Codes,
+    *,
+    swapped: int = 0,
+    batch_size: int = 256,
 ) -> Latents:
     """What the latents say of the images, and whether the decoder reads it.
 
@@ -108,13 +116,14 @@ def measure(
         images: the set that was scored and whose first images were encoded.
         evaluation: its scores.
         codes: of its first images.
+        swapped: images that are scored with another's code (0: as many as have codes).
         batch_size: images at once.
     """
     return describe(
         evaluation.distortion.mean,
         evaluation.kl if model.kind == "bound" else None,
         codes.levels,
-        gain(model, images, len(codes.x), batch_size=batch_size),
+        gain(model, images, swapped or len(codes.x), batch_size=batch_size),
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -196,7 +205,8 @@ def study(
     if not has_codes(model) or len(splits.test) < 2:
         return ""
     codes = encode(model, splits.test, AFTER_TRAINING, batch_size=batch_size)
-    latents = measure(model, splits.test, evaluation, codes, batch_size=batch_size)
+    swapped = min(len(codes.x), max(2, MOST_SWAPPED // evaluation.dims))
+    latents = measure(model, splits.test, evaluation, codes, swapped=swapped, batch_size=batch_size)
     probes = []
     if splits.test.labels is not None and splits.test.num_classes <= MOST_CLASSES:
         train = encode(model, splits.train, AFTER_TRAINING, batch_size=batch_size)
