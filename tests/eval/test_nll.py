@@ -7,6 +7,7 @@ so that log p(x) is known exactly and importance weighting can be held against i
 from __future__ import annotations
 
 import math
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -221,6 +222,21 @@ def test_chunks_bound_the_memory_and_repeat_the_annotation():
     estimate = nll.importance_weighted(model, x, y, k=50, chunk=4)
     assert largest == 12
     torch.testing.assert_close(estimate, -torch.arange(3, dtype=torch.float64))
+
+
+def test_memory_is_that_of_a_batch_whatever_the_set():
+    """Of 200 batches, what scored before is gone when the next one is made."""
+    alive = weakref.WeakSet()
+
+    def some():
+        for index in range(200):
+            x = images(index % 4)
+            alive.add(x)
+            assert len(alive) <= 2
+            yield [index], (x, None)
+
+    nll.evaluate(toy, some(), 200)
+    nll.evaluate_importance(toy, some(), 200, (1, 10), chunk=5)
 
 
 def test_impossible_weights_stay_minus_infinity_rather_than_nan():
