@@ -25,10 +25,11 @@ class Config(RunConfig):
 _DIGITS = Config(
     data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=5, kernel_size=3,
     first_kernel_size=5, learning_rate=3e-3, lr_decay="cosine", ema=0.99, dropout=0.1,
+    eval_every=100,
 )  # fmt: skip
 _MNIST = Config(
     data="mnist", epochs=10, batch_size=64, hidden_channels=32, num_layers=8, learning_rate=3e-3,
-    warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True,
+    warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True, eval_every=1000,
 )  # fmt: skip
 _PHOTOS = Config(
     data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=8, color_order="head",

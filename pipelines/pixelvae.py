@@ -50,12 +50,12 @@ class Config(RunConfig):
 _DIGITS = Config(
     data="digits", epochs=40, batch_size=48, hidden_channels=32, num_layers=3, kernel_size=3,
     first_kernel_size=3, learning_rate=3e-3, lr_decay="cosine", ema=0.99, latent_dim=8,
-    kl_warmup=300,
+    kl_warmup=300, eval_every=100,
 )  # fmt: skip
 _MNIST = Config(
     data="mnist", epochs=10, batch_size=64, hidden_channels=32, num_layers=5, learning_rate=3e-3,
     warmup_steps=100, lr_decay="cosine", ema=0.998, latent_dim=16, kl_warmup=1000,
-    importance_samples=10, compile=True,
+    importance_samples=10, compile=True, eval_every=1000,
 )  # fmt: skip
 _CIFAR = Config(
     data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5, color_order="head",

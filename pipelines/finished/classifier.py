@@ -92,7 +92,8 @@ def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Cla
     }
     steps = min(MOST_STEPS, TRAINING.total_steps(len(images)))
     config = TrainConfig(**{**vars(TRAINING), "steps": steps, "seed": seed})
-    fitted = fit(fabric, _build(sizes), images, config, folder)
+    network = _build(sizes)
+    fitted = fit(fabric, network, images, config, folder, label="train classifier", figure="nats")
     # Last: a folder without it holds no finished classifier.
     described = {"network": "classifier", **sizes}
     described |= {"data": images.name, "fingerprint": images.fingerprint, "steps": fitted.steps}

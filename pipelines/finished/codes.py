@@ -26,7 +26,7 @@ from pipelines.finished import board
 from pipelines.finished.scoring import move
 from pipelines.model import Model
 from pipelines.training.checkpoint import write_atomic
-from pipelines.training.progress import progress
+from pipelines.training.progress import Progress
 
 AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
 MOST_SWAPPED = 2**20  # sub-pixels that are then scored with their own and with another's code
@@ -90,13 +90,14 @@ def gain(model: Model, images: Images, num: int, *, batch_size: int = 256, seed:
     # Parts of nearly one size: none may be a single image, which has no other to swap with.
     parts = np.array_split(np.arange(count), max(1, count // max(batch_size, 2)))
     gains = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), Progress(count, "swap codes", unit="image") as bar:
         torch.manual_seed(seed)
-        for part in progress(parts, len(parts), "swap codes", unit="batch"):
+        for part in parts:
             x, y = images.batch(part)
             x = x.to(device)
             h = model.encoder(x, move(y, device)).h
             gains.append(swap_gain(model.decoder.log_prob, x, h).cpu().double())
+            bar.update(len(part))
     return Score(torch.cat(gains).numpy())
 
 

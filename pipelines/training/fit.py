@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,6 +77,8 @@ def fit(
     *,
     evaluate: Evaluate | None = None,
     pictures: Pictures | None = None,
+    label: str = "train",
+    figure: Literal["bits/dim", "nats"] = "bits/dim",
 ) -> FitResult:
     """Train a model, or go on training it, until `config.total_steps` steps are done.
 
@@ -92,6 +94,8 @@ def fit(
             among them "bits_per_dim", whose lowest value decides which checkpoint is the best.
         pictures: called after it in the first process only; returns pictures (C, H, W) uint8 by
             name, for TensorBoard.
+        label: what the progress bar says is going on.
+        figure: what stands beside it: per sub-pixel in bits, or per image in nats.
 
     Raises:
         CheckpointError: nothing can be saved, or the checkpoint is of another run.
@@ -101,7 +105,8 @@ def fit(
     """
     if len(images) == 0:
         raise ValueError("the training set is empty; check --data-dir and --limit")
-    return _Training(fabric, model, images, config, Path(run_dir), evaluate, pictures).run()
+    training = _Training(fabric, model, images, config, Path(run_dir), evaluate, pictures)
+    return training.run(label, figure)
 
 
 class _Training:
@@ -135,7 +140,7 @@ class _Training:
     def step(self) -> int:
         return self.stepper.step
 
-    def run(self) -> FitResult:
+    def run(self, label: str, figure: Literal["bits/dim", "nats"]) -> FitResult:
         on_main(self.fabric, lambda: checkpoint.remove_leftovers(self.run_dir))
         if self.config.resume:
             self._restore()
@@ -145,13 +150,14 @@ class _Training:
             stack.enter_context(self.interrupts)
             profiler = self._profiler(stack) if self.config.profile and self.main else None
             show = self.main and self.total > 0
-            bar = Progress(self.total, "train", initial=self.step, enabled=show)
+            bar = Progress(self.total, label, initial=self.step, enabled=show)
             stack.enter_context(bar)
             self._evaluate_if_due()  # a signal may have come between a step and its evaluation
             for job in ahead(self._read, self.step, self.total):
                 outcome = self.stepper.take(job, self.interrupts.flags)
                 self._note(job, outcome)
-                bar.update(1, **self._figures_for_bar())
+                key = "bits_per_dim" if figure == "bits/dim" else figure
+                bar.update(1, **({figure: self.metrics[key]} if key in self.metrics else {}))
                 if profiler is not None:
                     profiler.step()
                 if any(outcome.flags):
@@ -213,9 +219,6 @@ class _Training:
             self.metrics = {"step": self.step, **figures}
         if due:  # and not at the end, which may turn out to be the middle of a longer run
             self.window.clear()
-
-    def _figures_for_bar(self) -> dict[str, float]:
-        return {"bits/dim": self.metrics["bits_per_dim"]} if "bits_per_dim" in self.metrics else {}
 
     def _meet_nonfinite(self, job: Work, outcome: Outcome) -> None:
         """Put the step on record; then raise, or leave it out."""

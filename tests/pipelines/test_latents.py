@@ -111,7 +111,8 @@ def test_tensorboard_gets_projector_and_final_scores(copy_run):
     scalars = accumulator.Scalars("test/bits_per_dim")
     assert [one.value for one in scalars] == pytest.approx([read_result(run_dir).bits_per_dim])
     assert "_hparams_/session_start_info" in accumulator.summary_metadata
-    assert set(accumulator.Tags()["images"]) == {"samples", "reconstructions", "interpolation"}
+    drawn = {"samples", "reconstructions", "interpolation", "receptive_field"}
+    assert set(accumulator.Tags()["images"]) == drawn
 
 
 def test_reports_and_comparisons_read_what_is_kept(copy_run, tmp_path):
