@@ -86,7 +86,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
 
     At a constant learning rate: a cosine depends on how many steps there will be.
     """
-    flags = ["--num-samples=0", "--importance-samples=0", "--lr-decay=constant"]
+    flags = ["--num-samples=0", "--importance-samples=0", "--lr-decay=constant", "--eval-every=0"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train("pixelvae", *flags, "--steps=4", f"--out={whole}")
     train("pixelvae", *flags, "--steps=2", f"--out={parts}")
