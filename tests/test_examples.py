@@ -1,8 +1,11 @@
-"""Proves that every example runs: two steps each, up to its picture."""
+"""Proves that every example runs: two steps each, up to its pictures."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+TUTORIAL = Path(__file__).parent.parent / "examples" / "tutorial.py"
+EXAMPLES = sorted(set(TUTORIAL.parent.glob("*.py")) - {TUTORIAL})
 
 
 def load(path: Path) -> ModuleType:
@@ -32,3 +36,21 @@ def test_example_runs_and_draws(
         assert len(picture.getcolors(2**20) or ()) > 2
     assert "picture.png" in capsys.readouterr().out
     assert f"python examples/{path.name}" in path.read_text(encoding="utf-8")
+
+
+def test_tutorial_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
+    environment = {**os.environ, "TUTORIAL_STEPS": "2"}
+    done = subprocess.run(
+        [sys.executable, str(TUTORIAL)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "estimate with K = 50" in done.stdout
+    pictures = {
+        f"tutorial-{name}.png" for name in ["samples", "labels", "interpolation", "completion"]
+    }
+    assert {path.name for path in tmp_path.iterdir()} == pictures

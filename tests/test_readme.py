@@ -78,6 +78,7 @@ CHECKS = {
     "python -m pytest -m gpu": "pyproject.toml",
     "bash .ci/run": ".ci/run",
     "pre-commit install": ".pre-commit-config.yaml",
+    "python -m pdoc -d google -o build/api decoders encoders eval pipelines": ".ci/run",
 }
 ELSEWHERE = {"tensorboard --logdir runs"}
 
