@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
+import torch.distributed as dist
 import tyro
 from lightning_fabric import Fabric
 
@@ -29,6 +30,7 @@ from pipelines.networks import DecoderConfig, ImageSpec
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
+from pipelines.training.devices import on_main
 from pipelines.training.fit import NonFiniteError, fit, make_fabric
 
 PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
@@ -135,8 +137,7 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
     """Train, score and draw, as configured; everything ends up in the run directory."""
     began = time.monotonic()
     fabric = launch(config)
-    with fabric.rank_zero_first():
-        splits = load(config)
+    splits = load_in_turn(fabric, config)
     spec = ImageSpec.of(splits.train)
     torch.manual_seed(config.seed)
     model = checked(build, config, spec)
@@ -181,6 +182,13 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
         )
         print(outcome.table(result, run_dir), *[f"  {verdict}"] * bool(verdict), sep="\n")
     fabric.barrier()
+
+
+def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
+    """The images, in the first process before the others: it may have to download or pack them."""
+    first: list[Splits] = []
+    on_main(fabric, lambda: first.append(load(config)))
+    return first[0] if first else load(config)
 
 
 def launch(config: TrainConfig) -> Fabric:
@@ -276,10 +284,18 @@ def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn the errors that a user can mend into one sentence on stderr and exit code 2."""
+    """Turn the errors that a user can mend into one sentence on stderr and exit code 2.
+
+    Of several processes that meet the same one, the first says so. The others leave with 0, since
+    Fabric kills the first as soon as another exits with an error.
+    """
     try:
         yield
     except (DataError, CheckpointError, NonFiniteError, ResultError, UserError) as error:
+        agreed = isinstance(error, (UserError, NonFiniteError))  # met by all processes at once
+        alike = agreed and dist.is_initialized() and dist.get_rank() > 0
+        if alike or getattr(error, "relayed", False):
+            sys.exit(0)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -291,7 +307,8 @@ def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, split
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run_dir = Path(config.out or f"runs/{pipeline}-{config.data}-{stamp}").expanduser()
     run_dir = Path(fabric.broadcast(str(run_dir)))
-    if fabric.is_global_zero:
+
+    def begin() -> None:
         checkpoint.prepare(run_dir, resume=config.resume)
         now = {
             "pipeline": pipeline,
@@ -303,7 +320,8 @@ def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, split
             "fingerprint": splits.train.fingerprint,
         }
         checkpoint.write_config(run_dir, now)
-    fabric.barrier()
+
+    on_main(fabric, begin)
     return run_dir
 
 

@@ -13,6 +13,7 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from pipelines.data.raw import DataError
 from pipelines.training.atomic import CheckpointError
 from pipelines.training.config import TrainConfig
 
@@ -77,15 +78,17 @@ def on_main(fabric: Fabric, do: Callable[[], T]) -> T:
     """Do something in the first process only, and give what it returns to all of them.
 
     Raises:
-        CheckpointError: in every process, if `do` raised it in the first: none is left waiting.
+        CheckpointError, DataError: in every process, if `do` raised it in the first: none is left
+            waiting. In the others it has a true attribute `relayed`: it need not be told twice.
     """
     result, error = None, None
     if fabric.is_global_zero:
         try:
             result = do()
-        except CheckpointError as raised:
-            error = str(raised)
+        except (CheckpointError, DataError) as raised:
+            error = raised
     result, error = fabric.broadcast((result, error))
     if error is not None:
-        raise CheckpointError(error)
+        error.relayed = not fabric.is_global_zero  # pyright: ignore[reportAttributeAccessIssue]
+        raise error
     return result  # pyright: ignore[reportReturnType]

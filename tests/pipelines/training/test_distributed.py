@@ -28,11 +28,12 @@ TRAINING = [
 ]
 
 
-def launch(*flags, command=(sys.executable, str(SCRIPT))):
+def launch(*flags, command=(sys.executable, str(SCRIPT)), cwd=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, *flags],
         env=environment,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -144,3 +145,25 @@ def test_torchrun_starts_as_many_processes_as_it_says(tmp_path):
     finish(launch(str(SCRIPT), *flags, "--out", str(tmp_path / "torchrun"), command=torchrun))
     finish(launch(*TWO, *TRAINING, "--out", str(tmp_path / "fabric")))
     assert_same_run(tmp_path / "torchrun", tmp_path / "fabric")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["--data", "npz", "--data-dir", "/not/there"],
+            "error: --data-dir /not/there does not exist",
+        ),
+        (["--kernel-size", "4"], "odd kernel size"),
+        (["--out", "."], "error: . "),
+    ],
+    ids=["data", "network", "folder"],
+)
+def test_an_error_is_one_sentence_of_one_process(flags, sentence, tmp_path):
+    """Exit code 2, and neither told twice nor followed by the others' tracebacks."""
+    (tmp_path / "something").touch()
+    command = (sys.executable, "-m", "pipelines.pixelcnn", "--steps", "1", "--num-samples", "0")
+    said = finish(launch(*TWO, *flags, command=command, cwd=tmp_path), code=2)
+    assert said.count("error: ") == 1, said
+    assert sentence in said
+    assert "Traceback" not in said
