@@ -33,7 +33,7 @@ _MNIST = Config(
     warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True, eval_every=1000,
 )  # fmt: skip
 _PHOTOS = Config(
-    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5, color_order="head",
+    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5,
     code_dim=128, learning_rate=1e-3, warmup_steps=200, lr_decay="cosine", compile=True,
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ _MNIST = Config(
     warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True, eval_every=1000,
 )  # fmt: skip
 _PHOTOS = Config(
-    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=8, color_order="head",
+    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=8,
     learning_rate=1e-3, warmup_steps=200, lr_decay="cosine", compile=True,
 )  # fmt: skip
 
@@ -50,7 +50,7 @@ PRESETS = {
     "imagenet64": replace(_PHOTOS, data="imagenet64", batch_size=16),
     # van den Oord et al. 2016b, table 1: 20 layers of 384 maps.
     "paper": replace(
-        _PHOTOS, hidden_channels=384, num_layers=20, batch_size=128, color_order="groups",
+        _PHOTOS, hidden_channels=384, num_layers=20, batch_size=128,
         head_channels=1024, learning_rate=1e-4, epochs=100, precision="bf16-mixed",
     ),
 }  # fmt: skip

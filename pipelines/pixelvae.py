@@ -58,14 +58,14 @@ _MNIST = Config(
     importance_samples=10, compile=True, eval_every=1000,
 )  # fmt: skip
 _CIFAR = Config(
-    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5, color_order="head",
+    data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=5,
     latent_dim=64, latent_to="map", learning_rate=1e-3, warmup_steps=200, lr_decay="cosine",
     kl_warmup=1000, importance_samples=10, compile=True,
 )  # fmt: skip
 # Two levels, after the authors' 64×64 model, at a size that a CPU can try.
 _SMALL = Config(
     data="imagenet64", epochs=10, batch_size=16, hidden_channels=64, num_layers=4, kernel_size=3,
-    first_kernel_size=5, color_order="head", embedding_dim=4, levels_of_latents=2, latent_dim=128,
+    first_kernel_size=5, embedding_dim=4, levels_of_latents=2, latent_dim=128,
     latent_map=(16, 16, 16), prior_channels=64, prior_layers=3, encoder_channels=32,
     posterior_scale="softsign", learning_rate=1e-3, warmup_steps=20, lr_decay="cosine",
     kl_warmup=1000, kl_warmup_top=10000, importance_samples=4, num_samples=36, score_batch=16,

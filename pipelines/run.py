@@ -161,6 +161,7 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
     if fabric.is_global_zero:
         record = outcome.Record(
             pipeline=pipeline,
+            command=checkpoint.read_config(run_dir)["command"],
             config=dataclasses.asdict(config),
             steps=fitted.steps,
             train_seconds=fitted.seconds,
@@ -310,10 +311,14 @@ def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, split
 
     def begin() -> None:
         checkpoint.prepare(run_dir, resume=config.resume)
+        commands = [outcome.command()]
+        if config.resume:  # all that led here, each once however often it was given
+            earlier = checkpoint.read_config(run_dir)["command"].split(" && ")
+            commands = [*earlier, *(word for word in commands if word not in earlier)]
         now = {
             "pipeline": pipeline,
             "version": __version__,
-            "command": outcome.command(),
+            "command": " && ".join(commands),
             "commit": outcome.commit(),
             "config": dataclasses.asdict(config),
             "images": dataclasses.asdict(spec),

@@ -44,6 +44,7 @@ class Record:
     """What a result says besides its scores: where it comes from."""
 
     pipeline: str
+    command: str
     config: dict[str, Any]
     steps: int
     train_seconds: float
@@ -132,7 +133,7 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         seconds=record.seconds,
         precision=record.config["precision"],
         seed=record.config["seed"],
-        command=command(),
+        command=record.command,
         commit=commit(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions(),

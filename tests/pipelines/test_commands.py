@@ -15,6 +15,7 @@ import pytest
 
 from eval.results import read_result
 from pipelines import autoencoder, pixelcnn, pixelvae, run
+from pipelines.finished import outcome
 from pipelines.run import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,24 @@ def test_resumed_equals_uninterrupted(tmp_path):
     rows = (parts / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(row)["step"] for row in rows]
     assert steps == sorted(set(steps))
+
+
+def test_a_resumed_result_names_every_command_that_led_to_it(tmp_path, monkeypatch):
+    """Each once, in their order: together they make the result again."""
+    given = []
+    monkeypatch.setattr(outcome, "command", lambda: given[-1])
+    flags = ["--num-samples=0", "--lr-decay=constant", f"--out={tmp_path / 'run'}"]
+    for command, more in (
+        ("python a", ["--steps=2"]),
+        ("python b --resume", ["--steps=3", "--resume"]),
+        ("python c --resume", ["--steps=4", "--resume"]),
+        ("python b --resume", ["--steps=4", "--resume"]),
+    ):
+        given.append(command)
+        train("pixelcnn", *flags, *more)
+    assert read_result(tmp_path / "run").command == (
+        "python a && python b --resume && python c --resume"
+    )
 
 
 def test_untrained_models_are_scored(tmp_path):
