@@ -35,7 +35,10 @@ from pipelines import run as runs
 from pipelines.networks import ImageSpec
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "weights/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 PACKAGES = ("decoders", "encoders", "eval", "pipelines")
 BUILT_IN = ("digits", "shapes", "shapes_color")
 
