@@ -70,10 +70,7 @@ def field_picture(field: torch.Tensor, target: SubPixel) -> torch.Tensor:
 
     A pixel of which only some channels are seen is as bright as their share.
     """
-    shade = (field.double().mean(dim=-1) * 255).round().to(torch.uint8)
-    picture = shade.expand(3, *shade.shape).clone()
-    picture[:, target.row, target.col] = torch.tensor([255, 0, 0], dtype=torch.uint8)
-    return picture
+    return pictures.shade_field(field.double().mean(dim=-1), target.row, target.col)
 
 
 def _target(config: Config, image_shape: tuple[int, int, int]) -> SubPixel:

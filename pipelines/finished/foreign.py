@@ -65,7 +65,7 @@ def load(name: str, images: Images) -> Foreign:
     try:
         with torch.no_grad():
             features = foreign.features(torch.zeros(2, *shape, dtype=torch.uint8))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
         raise UserError(f"--features {name} takes no images of shape {shape}: {error}") from error
     if len(features) != 2 or not features.isfinite().all():
         raise UserError(

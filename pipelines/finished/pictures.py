@@ -120,6 +120,13 @@ def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Te
     return grid(pairs.transpose(0, 1).flatten(0, 2), images.num_levels, columns)
 
 
+def shade_field(field: Tensor, row: int, col: int) -> Tensor:
+    """A field (H, W) from 0, black, to 1, white, and one pixel in red: (3, H, W) bytes."""
+    picture = (field * 255).round().to(torch.uint8).expand(3, *field.shape).clone()
+    picture[:, row, col] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    return picture
+
+
 def field_picture(model: Model, images: Images, num: int = 16) -> Tensor:
     """What the middle pixel of test images depends on, as a picture (3, H, W) of bytes.
 
@@ -136,11 +143,8 @@ def field_picture(model: Model, images: Images, num: int = 16) -> Tensor:
             torch.manual_seed(0)
             h = model.encoder(x, y).h
     field = sensitivity(model.decoder, x, h).cpu()
-    field = (field / field.max().clamp(min=1e-30)).sqrt()
-    picture = (field * 255).round().to(torch.uint8).expand(3, *field.shape).clone()
     _, height, width = images.image_shape
-    picture[:, height // 2, width // 2] = torch.tensor([255, 0, 0], dtype=torch.uint8)
-    return picture
+    return shade_field((field / field.max().clamp(min=1e-30)).sqrt(), height // 2, width // 2)
 
 
 def show_rows(images: Images, label: str = "sample") -> Any:

@@ -177,6 +177,7 @@ def test_a_users_own_network_serves(copy_run, tmp_path, monkeypatch, capsys):
         ("nothing.like:this", "can't be imported (No module named 'nothing'): name"),
         ("math:nothing", "can't be imported (module 'math' has no attribute 'nothing'): name"),
         ("torch.nn:Linear", "can't be made"),
+        ("torch.nn:PairwiseDistance", "takes no images of shape (1, 8, 8)"),
         ("builtins:dict", "to make an nn.Module, got a dict"),
     ],
 )
