@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,8 @@ class Encoder(nn.Module, ABC):
 
     A new encoder sets `code_shape` and `kind` and implements `forward`. One with latents also
     implements `sample_prior`, `to_h` and `posterior`; one that encodes the image implements
-    `posterior`. Elsewhere these raise a TypeError.
+    `posterior`. Elsewhere these raise a TypeError. `draws` is right for all, and faster where an
+    encoder with latents overrides it.
 
     Attributes:
         code_shape: the shape of one example's h: `()`, `(K,)` or `(K, H', W')`.
@@ -54,6 +55,10 @@ class Encoder(nn.Module, ABC):
         Latents are drawn with PyTorch's global random number generator, in training and
         evaluation mode alike. An encoder that reads y only accepts None for x.
         """
+
+    def draws(self, x: Tensor, y: Annotation = None, *, num: int) -> Code:
+        """Codes of `num` independent draws for each of B images: (B · num, …), image by image."""
+        return self(repeat(x, num), repeat(y, num))
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `num` codes h, (num, *code_shape), from the prior of the latents."""
@@ -83,6 +88,13 @@ def fixed_code(h: Tensor) -> Code:
     """A code without latents: it costs nothing, so its rate and log weight are zeros (B,)."""
     zeros = torch.zeros(len(h), device=h.device)
     return Code(h=h, rate=zeros, log_weight=zeros)
+
+
+def repeat(y: Any, times: int) -> Any:
+    """Each example of a tensor, of a tuple of them or of none, several times in a row."""
+    if isinstance(y, tuple):
+        return tuple(repeat(part, times) for part in y)
+    return None if y is None else y.repeat_interleave(times, dim=0)
 
 
 def batch_of(shape: tuple[int | str, ...]) -> str:

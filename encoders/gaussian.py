@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Code, Encoder, batch_of, device_of, dtype_of, standard_normal
+from encoders.base import Code, Encoder, batch_of, device_of, dtype_of, repeat, standard_normal
 from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_channels
 
 Scale = Literal["exp", "softsign"]
@@ -81,7 +81,14 @@ class GaussianEncoder(Encoder):
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
         """Encode images (B, C, H, W) of uint8 levels, drawing one z each; y is ignored."""
+        return self._draw(*self._posterior(x))
+
+    def draws(self, x: Tensor, y: object = None, *, num: int) -> Code:
+        """Codes of `num` draws for each image, of one pass of the network."""
         mean, std = self._posterior(x)
+        return self._draw(repeat(mean, num), repeat(std, num))
+
+    def _draw(self, mean: Tensor, std: Tensor) -> Code:
         z, log_q = draw(mean, std)
         kl = kl_to_standard_normal(mean, std)
         log_weight = (standard_normal_log_prob(z) - log_q).sum(1)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Code, Encoder, device_of, dtype_of, standard_normal
+from encoders.base import Code, Encoder, device_of, dtype_of, repeat, standard_normal
 from encoders.gaussian import (
     Scale,
     check_latents,
@@ -125,7 +125,16 @@ class HierarchicalEncoder(Encoder):
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
         """Encode images (B, C, H, W) of uint8 levels, drawing both latents; y is ignored."""
-        (mean2, std2), (mean1, std1) = self._posterior(x)
+        return self._draw(*self._posterior(x))
+
+    def draws(self, x: Tensor, y: object = None, *, num: int) -> Code:
+        """Codes of `num` draws for each image, of one pass of the posterior's networks."""
+        top, bottom = self._posterior(x)
+        return self._draw(repeat(top, num), repeat(bottom, num))
+
+    def _draw(self, top: tuple[Tensor, Tensor], bottom: tuple[Tensor, Tensor]) -> Code:
+        """Draw z2 and z1 from posteriors given by mean and standard deviation."""
+        (mean2, std2), (mean1, std1) = top, bottom
         z2, log_q2 = draw(mean2, std2)  # (B, K2)
         z1, log_q1 = draw(mean1, std1)  # (B, K1, H', W')
         log_p2 = standard_normal_log_prob(z2)

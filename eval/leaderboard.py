@@ -19,8 +19,9 @@ import tyro
 
 from eval.discovery import discover, report_problems
 from eval.ranking import RULES, Row, Table, in_unit, tables
-from eval.results import SCHEMA, ResultError
+from eval.results import SCHEMA, ResultError, write_whole
 
+MARKS = ("<!-- leaderboard -->", "<!-- /leaderboard -->")  # of `--into`
 OTHER_UNIT = {"nats/image": "bits/dim", "bits/dim": "nats/image"}
 
 
@@ -36,6 +37,9 @@ class Config:
     """Markdown, one self-contained HTML page, CSV, or JSON."""
     out: Path | None = field(default=None)
     """Write to this file instead of the terminal."""
+    into: Path | None = field(default=None)
+    """Write into this Markdown file, between its lines <!-- leaderboard --> and
+    <!-- /leaderboard -->; the rest of it stays."""
     published: bool = True
     """Show the literature's results too."""
 
@@ -113,16 +117,16 @@ def _escape(text: str) -> str:
 
 
 def to_markdown(boards: Sequence[Table]) -> str:
-    """Write the tables as Markdown, the rules of comparison below each."""
+    """Write the tables as Markdown, the rules of comparison below the last."""
     lines = []
     for table in boards:
         header = columns(table)
-        lines += [f"## {_escape(table.title)}", ""]
+        lines += [f"### {_escape(table.title)}", ""]
         lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         for row in (*table.ranked, *table.apart):
             lines.append("| " + " | ".join(_escape(cell) for cell in cells(row, table)) + " |")
-        lines += ["", *(f"- {rule}" for rule in RULES), ""]
-    return "\n".join(lines)
+        lines.append("")
+    return "\n".join([*lines, *(f"- {rule}" for rule in RULES), ""])
 
 
 def records(boards: Sequence[Table]) -> list[dict[str, Any]]:
@@ -197,19 +201,41 @@ def emit(text: str, out: Path | None) -> None:
         return
     out = out.expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_whole(out, text)
+
+
+def insert(text: str, file: Path) -> None:
+    """Put text between the two marks of a Markdown file, in place of what stands there.
+
+    Raises:
+        ValueError: the marks aren't there, once each and in this order.
+    """
+    file = file.expanduser()
+    before, begin, rest = file.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not begin or not end or MARKS[0] in rest or MARKS[1] in after:
+        raise ValueError(
+            f"expected one line {MARKS[0]} in {file} and after it one line {MARKS[1]}: "
+            "add them where the leaderboard is to stand"
+        )
+    write_whole(file, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     config = tyro.cli(Config, prog="python -m eval.leaderboard", args=argv)
     try:
+        if config.into and (config.out or config.format != "md"):
+            raise ValueError("--into writes Markdown into a file: leave out --format and --out")
         found, problems = discover(config.paths)
         report_problems(problems)
         if problems and not found:
             raise ResultError("none of the files holds a readable result")
         boards = tables(found, data=config.data, literature=None if config.published else ())
-        emit(render(boards, config.format), config.out)
+        if config.into is None:
+            emit(render(boards, config.format), config.out)
+        else:
+            insert(to_markdown(boards), config.into)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -142,15 +142,25 @@ def scoring(model: Any) -> Iterator[None]:
             module.training = was_training
 
 
-def _terms(model: Model, x: Tensor, y: Any) -> Terms:
-    """Call the model without autocast and check that it answered with B full-precision numbers."""
+def _terms(model: Model, x: Tensor, y: Any, copies: int = 1) -> Terms:
+    """Call the model without autocast and check that it answered with full-precision numbers.
+
+    They are B, or B times as many copies, image by image, each with a latent of its own.
+    """
+    count = len(x) * copies
+    own = getattr(model, "draws", None)
     with torch.autocast(x.device.type, enabled=False):
-        terms = model(x, y)
+        if copies == 1:
+            terms = model(x, y)
+        elif own is not None:
+            terms = own(x, y, copies)
+        else:
+            terms = model(x.repeat_interleave(copies, dim=0), _repeat(y, copies))
     for name in ("distortion", "rate", "log_weight"):
         value = getattr(terms, name)
-        if value.shape != (len(x),):
+        if value.shape != (count,):
             raise ValueError(
-                f"the model's {name} must hold one number per image, shape ({len(x)},), "
+                f"the model's {name} must hold one number per image, shape ({count},), "
                 f"got {tuple(value.shape)}: sum over pixels or latent dimensions, not over images"
             )
         if value.dtype not in (torch.float32, torch.float64):
@@ -293,7 +303,9 @@ def importance_curve(
     Memory is that of one forward pass over `chunk` copies of the batch, whatever K is.
 
     Args:
-        model: `(x, y) -> Terms`, drawing a fresh latent for every image of every call.
+        model: `(x, y) -> Terms`, drawing a fresh latent for every image of every call. If it has a
+            method `draws(x, y, copies) -> Terms`, image by image, that is called in place of
+            repeating x and y: it can encode each image once.
         x: (B, C, H, W) levels.
         y: the annotation: None, a tensor (B, ...), or a tuple of those.
         ks: rising, each a multiple of the one before.
@@ -310,7 +322,7 @@ def importance_curve(
     with scoring(model):
         while drawn < ks[-1]:
             copies = min(chunk, ks[-1] - drawn)
-            terms = _terms(model, x.repeat_interleave(copies, dim=0), _repeat(y, copies))
+            terms = _terms(model, x, y, copies)
             weights = _double(terms.log_weight - terms.distortion).view(size, copies)
             for weight in weights.unbind(1):
                 drawn += 1

@@ -214,8 +214,8 @@ def _published_images(one: Published) -> Images:
     return Images(*key, subset=False, fingerprint="")
 
 
-def _title(images: Images, literature: Sequence[Published]) -> str:
-    for one in literature:
+def _title(images: Images) -> str:
+    for one in published():
         if _matches(images, one):
             return one.dataset.title
     size = "×".join(str(side) for side in images.image_shape)
@@ -261,13 +261,13 @@ def tables(
         known = {images.data for images in groups} | {one.dataset.data for one in literature}
         listed = ", ".join(sorted(known)) or "none at all"
         raise ResultError(f"no result is about the data set {data!r}: there are {listed}")
-    return [_table(images, groups[images], literature) for images in sorted(chosen)]
+    return [_table(images, groups[images]) for images in sorted(chosen)]
 
 
-def _table(images: Images, rows: Sequence[Row], literature: Sequence[Published]) -> Table:
+def _table(images: Images, rows: Sequence[Row]) -> Table:
     ranked = rank([row for row in rows if row.ranked])
     apart = sorted((row for row in rows if not row.ranked), key=_order)
-    return Table(images, _title(images, literature), ranked, tuple(apart))
+    return Table(images, _title(images), ranked, tuple(apart))
 
 
 def in_unit(nats: float, unit: str, images: Images) -> float:

@@ -242,10 +242,14 @@ def _contradiction(r: Result) -> str | None:
 
 def write_result(result: Result, path: Path | str) -> None:
     """Write a result file as a whole or not at all."""
-    path = Path(path)
     text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(Path(path), text + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 

@@ -41,6 +41,8 @@ class Config:
     """Where the data set is, if it is no longer where it was in training."""
     score_batch: int = 64
     """Images scored at once; the score does not depend on it."""
+    compile: bool = False
+    """Compile the decoder for the estimate by torch.compile: faster from about 100,000 samples."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: str = "auto"
@@ -86,6 +88,7 @@ def score(config: Config) -> None:
         batch_size=config.score_batch,
         importance_samples=config.importance_samples,
         terms=run.model.dropped if config.condition == "dropped" else run.model,
+        compile=config.compile,
     )
     if not fabric.is_global_zero:
         return

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders.base import Decoder
-from encoders.base import Annotation, Encoder
+from encoders.base import Annotation, Encoder, repeat
 from eval.nll import Terms
 
 
@@ -84,6 +84,16 @@ class Model(nn.Module):
             kept = torch.rand(len(x), device=x.device) >= self.code_dropout
             h = h * kept.view(-1, *[1] * (h.dim() - 1))
         return Terms(-self.decoder(x, h), code.rate, code.log_weight, code.kl)
+
+    def draws(self, x: Tensor, y: Annotation, num: int) -> Terms:
+        """The terms of `num` independent draws of each image's latents: (B · num,), image by image.
+
+        The same as of repeated images, but each is encoded once.
+        """
+        if self.encoder is None:
+            return self(repeat(x, num), repeat(y, num))
+        code = self.encoder.draws(x, y, num=num)
+        return Terms(-self.decoder(repeat(x, num), code.h), code.rate, code.log_weight, code.kl)
 
     def dropped(self, x: Tensor, y: Annotation = None) -> Terms:
         """The terms with h dropped, whatever y: after training with `code_dropout`, exact p(x)."""

@@ -157,6 +157,7 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
         splits.test,
         batch_size=config.score_batch,
         importance_samples=config.importance_samples,
+        compile=config.compile,
     )
     if fabric.is_global_zero:
         record = outcome.Record(

@@ -60,18 +60,21 @@ def score(
     batch_size: int,
     importance_samples: int,
     terms: Callable[..., Terms] | None = None,
+    compile: bool = False,
 ) -> Scored:
     """Score every image of a set; of a bound, with the importance-weighted estimates up to K.
 
     The model is moved to this process's device, and stays there. `terms` is what is called, if not
-    the model itself.
+    the model itself; `compile` is for the many passes of the estimates.
     """
     model.to(fabric.device)
     evaluation = scoring.score(fabric, terms or model, images, batch_size=batch_size)
     estimates: dict[int, Score] = {}
     if model.kind == "bound" and importance_samples > 0:
         ks = curve(importance_samples)
-        estimates = scoring.estimate(fabric, model, images, ks, batch_size=batch_size)
+        estimates = scoring.estimate(
+            fabric, model, images, ks, batch_size=batch_size, compile=compile
+        )
     return Scored(evaluation, estimates)
 
 

@@ -14,6 +14,7 @@ import tyro
 from torch import Tensor
 
 from encoders import Joint, LabelEmbedding, TextEncoder
+from encoders.base import repeat
 from encoders.text import tokenize
 from pipelines.data.sets import load, to_display
 from pipelines.finished.scoring import move
@@ -120,7 +121,7 @@ def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Pla
     x, y = test.batch(np.arange(rows))
     shown = to_display(x, test.num_levels)
     num = rows * columns
-    x, y = x.repeat_interleave(columns, 0), _repeat(y, columns)
+    x, y = repeat(x, columns), repeat(y, columns)
     if run.model.kind != "exact" and run.model.kind != "bound":
         y = _asked(run, config, y, num)
     h = _codes(run.model, num, x, y, generator)
@@ -215,12 +216,6 @@ def _tokens(caption: str) -> Tensor:
         return torch.from_numpy(tokenize([caption]))
     except ValueError as error:
         raise UserError(f"--caption: {error}") from error
-
-
-def _repeat(y: Any, times: int) -> Any:
-    if isinstance(y, tuple):
-        return tuple(_repeat(part, times) for part in y)
-    return None if y is None else y.repeat_interleave(times, 0)
 
 
 def _data_config(run: Run, config: Config) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from decoders import Decoder
 from eval.nll import Evaluation, Score, Terms, bits_per_dim, evaluate, evaluate_importance
 from pipelines.data.sets import Batch, Images
 from pipelines.model import Model
@@ -83,13 +84,22 @@ def score(
 
 
 def estimate(
-    fabric: Fabric, model: Model, images: Scorable, ks: Sequence[int], *, batch_size: int
+    fabric: Fabric,
+    model: Model,
+    images: Scorable,
+    ks: Sequence[int],
+    *,
+    batch_size: int,
+    compile: bool = False,
 ) -> dict[int, Score]:
     """The importance-weighted estimates of a set for each K, in nats per image.
 
-    A pass holds `batch_size` (image, sample) pairs, whatever K is.
+    A pass holds at most `batch_size` (image, sample) pairs, whatever K is, and nearly all passes
+    hold equally many, for the sake of a compiled decoder.
     """
-    chunk = min(ks[-1], max(1, batch_size // 4))
+    chunk = max(d for d in range(1, min(ks[-1], batch_size) + 1) if ks[-1] % d == 0)
+    if compile:
+        model = Model(cast(Decoder, torch.compile(model.decoder)), model.encoder).eval()
     with torch.random.fork_rng():
         torch.manual_seed(1_000_033 + fabric.global_rank)
         size = max(1, batch_size // chunk)

@@ -59,7 +59,7 @@ class TrainConfig:
     accumulate: int = 1
     """Parts that each device's share of a batch is split into, to save memory."""
     compile: bool = False
-    """Compile the training step by torch.compile."""
+    """Compile the training step, and an estimate's decoder, by torch.compile."""
     log_every: int = 20
     """Steps between two lines of metrics."""
     eval_every: int = 0

@@ -262,6 +262,20 @@ def test_examples_of_a_batch_do_not_influence_one_another(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_several_draws_are_those_of_repeated_images(name):
+    """Encoding each image once, for an importance-weighted estimate, changes nothing."""
+    encoder, x, y, _ = build(name)
+    torch.manual_seed(1)
+    once = encoder.draws(x, y, num=3)
+    torch.manual_seed(1)
+    again = encoder(
+        x.repeat_interleave(3, 0), map_tensors(y, lambda part: part.repeat_interleave(3, 0))
+    )
+    for a, b in zip((*once[:3], *once.kl, *once.z), (*again[:3], *again.kl, *again.z), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_what_is_given_matters(name):
     encoder, x, y, case = build(name)
     codes = encoder.posterior(x, y)[0][0] if case.latents else encoder(x, y).h

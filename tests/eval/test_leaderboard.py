@@ -214,3 +214,23 @@ def test_without_runs_the_literature_stands_alone(capsys):
     assert "## MNIST, dynamically binarised" in out
     assert "CIFAR" not in out
     assert main(["--no-published"]) == 2
+
+
+def test_a_leaderboard_is_put_between_the_marks_of_a_page(result, tmp_path, capsys):
+    """Twice gives the same page; what surrounds it stays; without marks nothing is written."""
+    write_result(result(), tmp_path / "a.json")
+    page = tmp_path / "README.md"
+    page.write_text("# Mine\n<!-- leaderboard -->\nold\n<!-- /leaderboard -->\nend\n")
+    command = [str(tmp_path / "a.json"), "--no-published", "--into", str(page)]
+    assert main(command) == 0
+    first = page.read_text()
+    assert first.startswith("# Mine\n<!-- leaderboard -->\n\n### ")
+    assert first.endswith("\n<!-- /leaderboard -->\nend\n")
+    assert "old" not in first
+    assert main(command) == 0
+    assert page.read_text() == first
+    page.write_text("no marks")
+    assert main(command) == 2
+    assert page.read_text() == "no marks"
+    assert "expected one line <!-- leaderboard -->" in capsys.readouterr().err
+    assert main([*command, "--format=csv"]) == 2

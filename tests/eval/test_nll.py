@@ -224,6 +224,23 @@ def test_chunks_bound_the_memory_and_repeat_the_annotation():
     torch.testing.assert_close(estimate, -torch.arange(3, dtype=torch.float64))
 
 
+def test_a_model_that_draws_by_itself_is_not_handed_repeated_images():
+    """So it can encode an image once, however many samples are drawn of it."""
+    seen = []
+
+    class Draws:
+        def __call__(self, x: Tensor, y: object) -> Terms:
+            zeros = torch.zeros(len(x))
+            return Terms(zeros, zeros, zeros)
+
+        def draws(self, x: Tensor, y: object, copies: int) -> Terms:
+            seen.append((len(x), copies))
+            return self(x.repeat_interleave(copies, 0), y)
+
+    nll.importance_weighted(Draws(), images(0, 1), None, k=9, chunk=4)
+    assert seen == [(2, 4), (2, 4)]  # the ninth is a single one, as of any model
+
+
 def test_memory_is_that_of_a_batch_whatever_the_set():
     """Of 200 batches, what scored before is gone when the next one is made."""
     alive = weakref.WeakSet()

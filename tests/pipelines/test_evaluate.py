@@ -65,6 +65,14 @@ def test_estimates_tighten_with_more_samples(copy_run):
     assert curve[10] < curve[1]
 
 
+@pytest.mark.slow
+def test_a_compiled_estimate_is_the_plain_one(copy_run):
+    run_dir = copy_run(*VAE)
+    plain = scored(run_dir, "--importance-samples=10").estimate.nats
+    compiled = scored(run_dir, "--importance-samples=10", "--compile").estimate.nats
+    assert compiled == pytest.approx(plain, rel=1e-6)
+
+
 def test_shuffled_annotations_say_so(copy_run):
     """Every image gets another one's label; the kind can't be taken for the honest one."""
     run_dir = copy_run(*DROPOUT)

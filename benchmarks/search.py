@@ -1,0 +1,147 @@
+"""Search for the decoder that reaches the lowest NLL in a given time: equal time for every trial.
+
+    python benchmarks/search.py [--minutes 4] [--out search.jsonl] ["num-layers=12 ema=0.99" …]
+
+A trial is the MNIST preset of `pipelines.pixelcnn` on the statically binarised set, changed by the
+flags of one argument; without any, the trials of `TRIALS` are run. Each is compiled and timed for
+some steps, then begins anew and trains for as many steps as fit into the minutes (its learning-rate
+schedule is as long as that), and is scored on the first validation images. The test set is not
+looked at. A line of JSON for each trial is added to `--out`, and the table is printed by NLL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from pipelines.data.sets import load
+from pipelines.finished import scoring
+from pipelines.model import Model
+from pipelines.networks import ImageSpec
+from pipelines.pixelcnn import PRESETS, Config, build
+from pipelines.run import parse
+from pipelines.training.fit import fit, make_fabric
+
+TRIALS = (
+    "",
+    "hidden-channels=16",
+    "hidden-channels=24",
+    "hidden-channels=48",
+    "num-layers=4",
+    "num-layers=12",
+    "kernel-size=3",
+    "kernel-size=3 num-layers=14",
+    "kernel-size=7 num-layers=5",
+    "first-kernel-size=5",
+    "first-kernel-size=11",
+    "learning-rate=1.5e-3",
+    "learning-rate=6e-3",
+    "lr-decay=constant",
+    "ema=0",
+    "ema=0.99",
+    "batch-size=16",
+    "batch-size=32",
+    "batch-size=128",
+    "precision=32-true",
+    "no-compile",
+)
+BASE = "--precision bf16-mixed --eval-every 0 --checkpoint-every 0 --accelerator cpu"
+WARM_UP, TIMED = 5, 20  # steps before a trial is timed, and that are
+
+
+def step_seconds(config: Config, images: Any, spec: ImageSpec) -> float:
+    """What one optimiser step takes once compiled, by the log of a short run."""
+    config = dataclasses.replace(config, steps=WARM_UP + TIMED, log_every=1)
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, images, spec, folder)
+        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    seconds = [json.loads(line)["seconds"] for line in lines]
+    return (seconds[-1] - seconds[WARM_UP - 1]) / TIMED
+
+
+def train(config: Config, images: Any, spec: ImageSpec, folder: str) -> Model:
+    """A new model, trained as configured."""
+    torch.manual_seed(config.seed)
+    trained = fit(make_fabric(config), build(config, spec), images, config, folder).model
+    assert isinstance(trained, Model)
+    return trained
+
+
+def trial(flags: str, minutes: float, data_dir: str, first: int) -> dict[str, Any]:
+    """One row of the table."""
+    words = f"--data binarized_mnist --data-dir {data_dir} {BASE}".split()
+    words += [f"--{flag}" for flag in flags.split()]
+    config = parse("pixelcnn", Config, PRESETS, words)
+    splits = load(config)
+    assert splits.valid is not None
+    spec = ImageSpec.of(splits.train)
+    step = step_seconds(config, splits.train, spec)
+    config = dataclasses.replace(config, steps=round(60 * minutes / step))
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        model = train(config, splits.train, spec, folder)
+        seconds = time.monotonic() - began
+    scored = scoring.score(
+        make_fabric(config), model, splits.valid, batch_size=config.score_batch, first=first
+    ).nll
+    return {
+        "flags": flags,
+        "nats": scored.mean,
+        "stderr": scored.stderr,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "step_seconds": step,
+        "steps": config.steps,
+        "images": config.steps * config.batch_size,
+        "seconds": seconds,
+        "minutes": minutes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table, the best trial first."""
+    print("| changed | nats | parameters | s/step | steps | images |", "| --- " * 6 + "|", sep="\n")
+    for row in sorted(rows, key=lambda row: row["nats"]):
+        print(
+            f"| `{row['flags'] or 'nothing'}` | {row['nats']:.2f} ± {row['stderr']:.2f} "
+            f"| {row['parameters']:,} | {row['step_seconds']:.3f} | {row['steps']:,} "
+            f"| {row['images']:,} |"
+        )
+
+
+def main(
+    trials: tyro.conf.Positional[tuple[str, ...]] = TRIALS,
+    minutes: float = 4.0,
+    data_dir: str = "../shared/data/binarized_mnist",
+    first: int = 2000,
+    threads: int = 1,
+    out: Path = Path("search.jsonl"),
+) -> None:
+    """Run the trials, one after the other.
+
+    Args:
+        trials: flags of `pipelines.pixelcnn` without their dashes, one string for each trial.
+        minutes: of training for each, compilation not counted.
+        data_dir: where the statically binarised MNIST is.
+        first: how many validation images are scored.
+        threads: of the training.
+        out: a file of JSON lines, added to.
+    """
+    torch.set_num_threads(threads)
+    rows = []
+    for flags in trials:
+        rows.append(trial(flags, minutes, data_dir, first))
+        with out.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        show(rows)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
