@@ -15,7 +15,9 @@ import dataclasses
 import json
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -63,7 +65,7 @@ def step_seconds(config: Config, images: Any, spec: ImageSpec) -> float:
         train(config, images, spec, folder)
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
     seconds = [json.loads(line)["seconds"] for line in lines]
-    return (seconds[-1] - seconds[WARM_UP - 1]) / TIMED
+    return median(b - a for a, b in pairwise(seconds[WARM_UP - 1 :]))
 
 
 def train(config: Config, images: Any, spec: ImageSpec, folder: str) -> Model:
