@@ -15,7 +15,7 @@ from typing import NamedTuple
 from eval.discovery import Found
 from eval.nll import bits_per_dim
 from eval.published import Published, published
-from eval.results import RANKED_KINDS, ResultError
+from eval.results import RANKED_KINDS, Result, ResultError
 
 RULES = (
     "bits/dim = nats / (C·H·W·ln 2); MNIST is by convention given in nats per image.",
@@ -125,10 +125,22 @@ def _row(found: Found) -> Row:
         parameters=r.parameters,
         seconds=r.seconds,
         flags=tuple(flags),
+        note=_trained(r),
         source=f"this toolkit, {r.pipeline}, {r.date[:10]}",
         found=found,
         ranked=not given,
     )
+
+
+def _trained(result: Result) -> str:
+    """What a result's training took, where its file says so."""
+    seconds, made = result.extra.get("train_seconds"), result.versions
+    if not isinstance(seconds, (int, float)) or seconds <= 0:
+        return ""
+    threads = made.get("threads", "")
+    on = f" on {made['device']}" if "device" in made else ""
+    on += f", {threads} thread{'s' if threads != '1' else ''}" if threads else ""
+    return f"trained {max(seconds / 60, 0.1):.{0 if seconds >= 570 else 1}f} min{on}"
 
 
 def _sized(row: Row, images: Images) -> Row:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from eval.discovery import discover
+from eval.leaderboard import main
 from eval.results import read_result
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -27,3 +28,11 @@ def test_all_committed_results_can_stand_in_one_table() -> None:
     found, problems = discover([RESULTS])
     assert problems == []
     assert len(found) == len(FILES)
+
+
+def test_the_readme_shows_the_leaderboard_of_these_results(tmp_path: Path) -> None:
+    shown = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    page = tmp_path / "README.md"
+    page.write_text(shown, encoding="utf-8")
+    assert main([str(RESULTS), "--no-published", "--into", str(page)]) == 0
+    assert page.read_text(encoding="utf-8") == shown, "draw it anew: see README, Leaderboard"

@@ -83,6 +83,22 @@ def test_kinds_share_a_ranking_and_carry_their_marks(result):
     assert "bits/dim = nats / (C·H·W·ln 2)" in text
 
 
+@pytest.mark.parametrize(
+    ("extra", "remark"),
+    [
+        ({}, ""),
+        ({"train_seconds": 0.0}, ""),
+        ({"train_seconds": "long"}, ""),
+        ({"train_seconds": 2480.0}, "trained 41 min on a GPU, 2 threads"),
+        ({"train_seconds": 90.0}, "trained 1.5 min on a GPU, 2 threads"),
+    ],
+)
+def test_a_result_says_what_its_training_took(result, extra, remark):
+    versions = {"device": "a GPU", "threads": "2"}
+    (table,) = tables(found(result(extra=extra, versions=versions)), literature=())
+    assert table.ranked[0].note == remark
+
+
 def test_other_images_have_a_table_of_their_own(result):
     apart = [
         result(name="full"),
