@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from encoders import ConvEncoder
+from pipelines.commands import UserError
+from pipelines.config import RunConfig
 from pipelines.model import Model
 from pipelines.networks import ImageSpec, make_decoder
-from pipelines.run import RunConfig, UserError, main
+from pipelines.run import main
 
 
 @dataclass(frozen=True)

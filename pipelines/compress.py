@@ -30,11 +30,12 @@ from decoders.coding import CodingError
 from encoders import LabelEmbedding
 from pipelines.coding import codecs, container, npy, rivals
 from pipelines.coding.container import Header
+from pipelines.commands import UserError, exit_codes
 from pipelines.data.sets import DataError, load
 from pipelines.finished.output import expanded, refuse_existing, whole_file
 from pipelines.finished.pictures import count_rows
 from pipelines.model import Model
-from pipelines.run import Run, UserError, exit_codes, open_run
+from pipelines.opened import Run, open_run
 from pipelines.training import checkpoint
 from pipelines.training.progress import Progress
 

@@ -16,9 +16,10 @@ import numpy as np
 import tyro
 
 from eval.results import Result
+from pipelines.commands import UserError, exit_codes, launch
 from pipelines.data.sets import Batch, Images, order
 from pipelines.finished import outcome, scoring
-from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
+from pipelines.opened import Run, load_splits, open_run
 from pipelines.training.config import TrainConfig
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from encoders import HierarchicalEncoder, LabelEmbedding
 from eval.interpolation import Method, smoothness
+from pipelines.commands import UserError, exit_codes, launch
 from pipelines.finished import pictures, walk
 from pipelines.finished.output import expanded, free_name, refuse_existing, whole_file
 from pipelines.finished.walk import Ends, Walk
-from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
+from pipelines.opened import Run, load_splits, open_run
 from pipelines.training.config import TrainConfig
 
 

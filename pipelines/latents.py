@@ -16,10 +16,11 @@ import tyro
 
 from eval.latents import Latents
 from eval.results import ResultError, read_result
+from pipelines.commands import UserError, exit_codes, launch
 from pipelines.finished import board, codes, scoring
 from pipelines.finished.codes import Codes
 from pipelines.finished.output import expanded
-from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
+from pipelines.opened import Run, load_splits, open_run
 from pipelines.training.config import TrainConfig
 
 

@@ -25,12 +25,13 @@ from torch import Tensor
 
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
+from pipelines.commands import UserError, exit_codes, launch
 from pipelines.data.sets import Images, Splits, load, order
 from pipelines.finished import classifier, foreign, pictures
 from pipelines.finished.classifier import Classifier, FeatureNetwork
 from pipelines.finished.output import expanded, free_name, whole_file
 from pipelines.finished.scoring import move
-from pipelines.run import Run, UserError, exit_codes, launch, load_splits, open_run
+from pipelines.opened import Run, load_splits, open_run
 from pipelines.training.config import TrainConfig
 from pipelines.training.progress import Progress
 

@@ -14,9 +14,10 @@ import tyro
 
 from decoders.base import AutoregressiveDecoder
 from decoders.checks import SubPixel, receptive_field, show_field
+from pipelines.commands import UserError, checked, exit_codes
 from pipelines.finished import pictures
 from pipelines.networks import DecoderConfig, ImageSpec, make_decoder
-from pipelines.run import UserError, checked, exit_codes, open_run
+from pipelines.opened import open_run
 
 
 @dataclass(frozen=True)

@@ -7,70 +7,30 @@ command line ─ tyro ─> Config ─ load ─> Splits ─ build ─> Model ─ 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
-import torch.distributed as dist
 import tyro
 from lightning_fabric import Fabric
 
-from eval.results import ResultError
 from pipelines import __version__
-from pipelines.data.sets import DataConfig, DataError, DataName, Splits, load
+from pipelines.commands import UserError, checked, exit_codes, launch
+from pipelines.config import RunConfig
+from pipelines.data.sets import DataConfig, DataName, Splits, load
 from pipelines.finished import codes, outcome, scoring
 from pipelines.model import Model
-from pipelines.networks import DecoderConfig, ImageSpec
+from pipelines.networks import ImageSpec
+from pipelines.opened import config_from
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
-from pipelines.training.config import TrainConfig
 from pipelines.training.devices import on_main
-from pipelines.training.fit import NonFiniteError, fit, make_fabric
-
-PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
-# The smallest values of flags, those that only some pipelines have included.
-LEAST = {
-    **dict.fromkeys(("score_batch", "hidden_channels", "mixtures", "code_dim", "latent_dim"), 1),
-    **dict.fromkeys(("map_channels", "prior_channels", "encoder_channels"), 1),
-    **dict.fromkeys(("importance_samples", "num_samples", "num_layers", "prior_layers"), 0),
-    **dict.fromkeys(("encoder_blocks", "embedding_dim"), 0),
-}
-
-
-class UserError(ValueError):
-    """Flags that don't fit together; the message says which, and what to do."""
-
-
-@dataclass(frozen=True)
-class RunConfig(DecoderConfig, TrainConfig, DataConfig):
-    """The flags that all training commands share."""
-
-    preset: str = ""
-    """A named set of defaults in place of the data set's own; they are listed above."""
-    score_batch: int = 64
-    """Images scored at once; the score does not depend on it."""
-    importance_samples: int = 100
-    """K of the importance-weighted estimate beside a bound (0: none)."""
-    num_samples: int = 64
-    """About how many samples to draw in the end (0: no pictures)."""
-    name: str = ""
-    """What result tables call this run (default: the model's name)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in LEAST.items():
-            if getattr(self, name, least) < least:
-                self._refuse(name, f"at least {least}")
-
+from pipelines.training.fit import fit
 
 C = TypeVar("C", bound=RunConfig)
-N = TypeVar("N", bound=torch.nn.Module)
 
 
 def main(
@@ -191,117 +151,6 @@ def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
     first: list[Splits] = []
     on_main(fabric, lambda: first.append(load(config)))
     return first[0] if first else load(config)
-
-
-def launch(config: TrainConfig) -> Fabric:
-    """The launched Fabric of a command; devices that are not to be had are the user's to mend."""
-    try:
-        return make_fabric(config)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def checked(build: Callable[[Any, ImageSpec], N], config: Any, spec: ImageSpec) -> N:
-    """Build a network; flags that none can be built from are the user's to mend."""
-    try:
-        return build(config, spec)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
-
-
-class Run(NamedTuple):
-    """A finished run, opened: its pipeline, configuration, model and the images it is for."""
-
-    pipeline: str
-    config: RunConfig
-    model: Model
-    spec: ImageSpec
-    steps: int
-
-
-def open_run(run_dir: Path) -> Run:
-    """Load the model of a run directory, with its averaged weights, in evaluation mode.
-
-    Raises:
-        CheckpointError: it is no run directory, or its files are damaged or do not fit together.
-    """
-    run_dir = run_dir.expanduser()
-    if not run_dir.is_dir():
-        raise CheckpointError(f"there is no run directory {run_dir}: check the path")
-    saved = checkpoint.read_config(run_dir)
-    pipeline = saved.get("pipeline")
-    if pipeline not in PIPELINES:
-        raise CheckpointError(
-            f"{run_dir / checkpoint.CONFIG} names the pipeline {pipeline!r}, expected one of "
-            f"{', '.join(PIPELINES)}"
-        )
-    module = importlib.import_module(f"pipelines.{pipeline}")
-    config = config_from(module.Config, saved["config"], run_dir)
-    spec = ImageSpec.from_json(dict(saved["images"]))
-    model = module.build(config, spec)
-    steps = checkpoint.load_weights(run_dir, model)
-    return Run(pipeline, config, model.eval(), spec, steps)
-
-
-def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
-    """The images of a run, from where they are now.
-
-    Args:
-        run: whose images.
-        data_dir: where they are, if not where they were in training.
-        limit: the first so many of each split (0: as in training).
-
-    Raises:
-        UserError: they are not what the model was built for.
-    """
-    data_dir, limit = data_dir or run.config.data_dir, limit or run.config.limit
-    splits = load(dataclasses.replace(run.config, data_dir=data_dir, limit=limit))
-    if ImageSpec.of(splits.test) != run.spec:
-        raise UserError(
-            f"the images in {data_dir} are {ImageSpec.of(splits.test)}, but the run was "
-            f"trained on {run.spec}: give the --data-dir it was trained on"
-        )
-    return splits
-
-
-def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -> C:
-    """A configuration read back from config.json.
-
-    Raises:
-        CheckpointError: it has fields that this version does not know.
-    """
-    known = {field.name for field in dataclasses.fields(config_class)}
-    unknown = sorted(set(saved) - known)
-    if unknown:
-        raise CheckpointError(
-            f"{source / checkpoint.CONFIG} has unknown fields ({', '.join(unknown)}): "
-            "it was written by another version of this toolkit"
-        )
-    # JSON knows no tuples, and configurations no lists.
-    fields: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()
-    }
-    return config_class(**fields)
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn the errors that a user can mend into one sentence on stderr and exit code 2.
-
-    Of several processes that meet the same one, the first says so. The others leave with 0, since
-    Fabric kills the first as soon as another exits with an error.
-    """
-    try:
-        yield
-    except (DataError, CheckpointError, NonFiniteError, ResultError, UserError) as error:
-        agreed = isinstance(error, (UserError, NonFiniteError))  # met by all processes at once
-        alike = agreed and dist.is_initialized() and dist.get_rank() > 0
-        if alike or getattr(error, "relayed", False):
-            sys.exit(0)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, splits: Any) -> Path:

@@ -31,7 +31,9 @@ import pytest
 import torch
 import tyro
 
+from pipelines import opened
 from pipelines import run as runs
+from pipelines.commands import checked
 from pipelines.networks import ImageSpec
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +94,7 @@ def test_command_is_right(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     training = TRAINING.fullmatch(command)
-    if training and training[1] in runs.PIPELINES:
+    if training and training[1] in opened.PIPELINES:
         check_training(training[1], shlex.split(training[2]), tmp_path)
     elif tool := TOOL.fullmatch(command):
         check_tool(tool[1], shlex.split(tool[2]))
@@ -129,7 +131,7 @@ def check_training(pipeline: str, args: list[str], folder: Path) -> None:
         num_levels=levels,
         condition=config.condition,
     )
-    assert runs.checked(module.build, config, spec).kind
+    assert checked(module.build, config, spec).kind
 
 
 def check_tool(module: str, args: list[str]) -> None:

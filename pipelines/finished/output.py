@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pipelines.run import UserError
+from pipelines.commands import UserError
 from pipelines.training.atomic import sync_folder
 
 C = TypeVar("C")

@@ -16,10 +16,11 @@ from torch import Tensor
 from encoders import Joint, LabelEmbedding, TextEncoder
 from encoders.base import repeat
 from encoders.text import tokenize
+from pipelines.commands import UserError
 from pipelines.data.sets import load, to_display
 from pipelines.finished.scoring import move
 from pipelines.model import Model
-from pipelines.run import Run, UserError
+from pipelines.opened import Run
 
 Part = Literal["top", "bottom", "left", "right", "center"]
 

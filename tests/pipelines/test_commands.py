@@ -16,7 +16,7 @@ import pytest
 from eval.results import read_result
 from pipelines import autoencoder, pixelcnn, pixelvae, run
 from pipelines.finished import outcome
-from pipelines.run import open_run
+from pipelines.opened import open_run
 
 ROOT = Path(__file__).parents[2]
 MODULES = {"pixelcnn": pixelcnn, "autoencoder": autoencoder, "pixelvae": pixelvae}

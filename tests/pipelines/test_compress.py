@@ -16,7 +16,7 @@ from PIL import Image
 from pipelines.coding import container, rivals
 from pipelines.compress import main
 from pipelines.data.sets import DataConfig, load
-from pipelines.run import open_run
+from pipelines.opened import open_run
 from pipelines.training.checkpoint import save_weights
 
 COUNT = 70  # more than a batch, and not a multiple of one

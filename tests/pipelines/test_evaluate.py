@@ -9,7 +9,7 @@ import pytest
 
 from eval.results import read_result
 from pipelines.evaluate import Shuffled, main
-from pipelines.run import load_splits, open_run
+from pipelines.opened import load_splits, open_run
 
 VAE = ("pixelvae", "--latent-dim=3")
 DROPOUT = ("pixelcnn", "--condition=label", "--code-dropout=0.5")

@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines.finished import walk
 from pipelines.finished.walk import Ends
 from pipelines.interpolate import main
-from pipelines.run import load_splits, open_run
+from pipelines.opened import load_splits, open_run
 
 VAE = ("pixelvae", "--latent-dim=3")
 TWO = ("pixelvae", "--levels-of-latents=2", "--latent-dim=3", "--latent-map", "2", "4", "4")

@@ -15,7 +15,7 @@ from eval.results import read_result, write_result
 from pipelines.data.sets import to_display
 from pipelines.finished import codes
 from pipelines.latents import main
-from pipelines.run import load_splits, open_run
+from pipelines.opened import load_splits, open_run
 
 VAE = ("pixelvae", "--latent-dim=3")
 ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"  # no machine has both

@@ -1,0 +1,96 @@
+"""A finished run, opened again: its configuration, its model, its images."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pipelines.commands import UserError
+from pipelines.config import RunConfig
+from pipelines.data.sets import Splits, load
+from pipelines.model import Model
+from pipelines.networks import ImageSpec
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import CheckpointError
+
+C = TypeVar("C", bound=RunConfig)
+
+PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
+
+
+class Run(NamedTuple):
+    """A finished run, opened: its pipeline, configuration, model and the images it is for."""
+
+    pipeline: str
+    config: RunConfig
+    model: Model
+    spec: ImageSpec
+    steps: int
+
+
+def open_run(run_dir: Path) -> Run:
+    """Load the model of a run directory, with its averaged weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: it is no run directory, or its files are damaged or do not fit together.
+    """
+    run_dir = run_dir.expanduser()
+    if not run_dir.is_dir():
+        raise CheckpointError(f"there is no run directory {run_dir}: check the path")
+    saved = checkpoint.read_config(run_dir)
+    pipeline = saved.get("pipeline")
+    if pipeline not in PIPELINES:
+        raise CheckpointError(
+            f"{run_dir / checkpoint.CONFIG} names the pipeline {pipeline!r}, expected one of "
+            f"{', '.join(PIPELINES)}"
+        )
+    module = importlib.import_module(f"pipelines.{pipeline}")
+    config = config_from(module.Config, saved["config"], run_dir)
+    spec = ImageSpec.from_json(dict(saved["images"]))
+    model = module.build(config, spec)
+    steps = checkpoint.load_weights(run_dir, model)
+    return Run(pipeline, config, model.eval(), spec, steps)
+
+
+def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
+    """The images of a run, from where they are now.
+
+    Args:
+        run: whose images.
+        data_dir: where they are, if not where they were in training.
+        limit: the first so many of each split (0: as in training).
+
+    Raises:
+        UserError: they are not what the model was built for.
+    """
+    data_dir, limit = data_dir or run.config.data_dir, limit or run.config.limit
+    splits = load(dataclasses.replace(run.config, data_dir=data_dir, limit=limit))
+    if ImageSpec.of(splits.test) != run.spec:
+        raise UserError(
+            f"the images in {data_dir} are {ImageSpec.of(splits.test)}, but the run was "
+            f"trained on {run.spec}: give the --data-dir it was trained on"
+        )
+    return splits
+
+
+def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -> C:
+    """A configuration read back from config.json.
+
+    Raises:
+        CheckpointError: it has fields that this version does not know.
+    """
+    known = {field.name for field in dataclasses.fields(config_class)}
+    unknown = sorted(set(saved) - known)
+    if unknown:
+        raise CheckpointError(
+            f"{source / checkpoint.CONFIG} has unknown fields ({', '.join(unknown)}): "
+            "it was written by another version of this toolkit"
+        )
+    # JSON knows no tuples, and configurations no lists.
+    fields: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()
+    }
+    return config_class(**fields)
