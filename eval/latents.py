@@ -223,6 +223,11 @@ def verdict(latents: Latents) -> str:
     cost = "a free code" if free else f"{latents.rate:.2f} nats per image"
     used = f"{active} of {dims} dimensions active, {cost}"
     idle = [number for number, level in enumerate(latents.levels, start=1) if _idle(level)]
+    if len(idle) == len(latents.levels) and free:
+        return (
+            f"The code is nearly the same for every image ({used}), though it costs nothing. "
+            "Train longer, or with a lower learning rate."
+        )
     if len(idle) == len(latents.levels):
         return (
             f"Posterior collapse: the code says almost nothing about the image ({used}). "

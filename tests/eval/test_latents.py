@@ -114,7 +114,7 @@ def test_a_deterministic_code_is_free_and_has_no_mutual_information():
     assert latents.verdict == "The code is used: 2 of 3 dimensions active, a free code."
     assert latents.levels[0].rate is None
     assert latents.levels[0].mutual_information is None
-    assert "collapse" in describe(60.0, None, [(0 * means, means)]).verdict
+    assert "same for every image" in describe(60.0, None, [(0 * means, means)]).verdict
 
 
 def test_no_latent_is_no_collapse_and_mismatched_levels_are_named():
