@@ -98,7 +98,8 @@ class Features(nn.Module):
             layers.append(nn.Conv2d(width, out, 3, stride=2 if stage else 1, padding=1))
             layers.extend(ResidualBlock(out) for _ in range(num_blocks))
             width, size = out, halve(size) if stage else size
-        self.layers = nn.Sequential(*layers, nn.ReLU())
+        # Without the norm a few large steps can push every sum below zero for good: a dead code.
+        self.layers = nn.Sequential(*layers, nn.GroupNorm(1, width), nn.ReLU())
         self.out_shape = (width, *size)
 
     def forward(self, x: Tensor) -> Tensor:

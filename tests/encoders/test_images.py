@@ -92,3 +92,14 @@ def test_finding_a_networks_output_shape_leaves_its_statistics_alone():
 def test_features_report_their_shape():
     network = Features((3, 9, 6), (4, 8, 8), num_blocks=2)
     assert network(torch.zeros(1, 3, 9, 6)).shape == (1, *network.out_shape) == (1, 8, 3, 2)
+
+
+def test_features_survive_a_bias_that_runs_away():
+    """A plain ReLU at the end would be zero for every image from then on, and so would the code."""
+    torch.manual_seed(0)
+    network = Features((1, 9, 6), (4, 8))
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.bias -= 100.0
+    features = network(torch.randn(3, 1, 9, 6))
+    assert features.flatten(1).std(0).max() > 0.01
