@@ -43,7 +43,7 @@ class Config:
     score_batch: int = 64
     """Images scored at once; the score does not depend on it."""
     compile: bool = False
-    """Compile the decoder for the estimate by torch.compile: faster from about 100,000 samples."""
+    """Compile the decoder for the estimate by torch.compile, for estimates that take minutes."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: str = "auto"
