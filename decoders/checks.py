@@ -160,7 +160,8 @@ def sensitivity(
 
     >>> from decoders import GatedPixelCNN
     >>> decoder = GatedPixelCNN((1, 3, 5), num_levels=2, hidden_channels=8, num_layers=2)
-    >>> (sensitivity(decoder, torch.ones(4, 1, 3, 5, dtype=torch.uint8)) > 0).int().tolist()
+    >>> x = torch.randint(2, (16, 1, 3, 5), dtype=torch.uint8)
+    >>> (sensitivity(decoder, x) > 0).int().tolist()
     [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
     """
     decoder = copy.deepcopy(decoder).eval()

@@ -62,6 +62,12 @@ class DeconvDecoder(Decoder):
             parts += [nn.ReLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)]
         parts += [nn.ReLU(), nn.Conv2d(widths[-1], params, 3, padding=1)]
         self.network = nn.Sequential(*parts)
+        for part in self.network:
+            if isinstance(part, nn.ConvTranspose2d):
+                # PyTorch's initial weights would let little of h through. He et al.: Delving Deep
+                # into Rectifiers (2015), https://arxiv.org/abs/1502.01852; of the kernel, a
+                # quarter meets each output.
+                nn.init.normal_(part.weight, std=(2 / (part.in_channels * 4)) ** 0.5)
 
     def params(self, h: Tensor | None, num: int) -> Tensor:
         """The likelihood's parameters (B, P, H, W) for `num` images."""

@@ -35,6 +35,19 @@ def resolve_color_order(
     return order
 
 
+def level_waves(num_levels: int, count: int) -> Tensor:
+    """Cosines over the levels, from half a wave up: (levels, at most `count`), orthogonal.
+
+    Each has mean 0 and mean square 1; there are no more than `num_levels` - 1 of them.
+
+    >>> [round(value, 2) for value in level_waves(4, 1).flatten().tolist()]
+    [1.31, 0.54, -0.54, -1.31]
+    """
+    levels = torch.arange(num_levels)[:, None] + 0.5
+    frequencies = torch.arange(1, min(count, num_levels - 1) + 1)
+    return 2**0.5 * torch.cos(torch.pi / num_levels * frequencies * levels)
+
+
 class PixelEmbedding(nn.Module):
     """Images as network input: levels scaled to [-1, 1], or a learned vector for each level.
 
@@ -54,6 +67,11 @@ class PixelEmbedding(nn.Module):
             raise ValueError("expected embedding_dim=0 for continuous x, which has no levels")
         self.channels, self.num_levels, self.dim = channels, num_levels, max(dim, 1)
         self.table = nn.Embedding(channels * (num_levels or 0), dim) if dim else None
+        if self.table is not None and num_levels is not None:
+            # Smooth in the level, or the images would be noise until the table is learned.
+            waves = level_waves(num_levels, dim)
+            with torch.no_grad():
+                self.table.weight[:, : waves.shape[1]] = waves.repeat(channels, 1)
 
     def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         if self.table is not None:

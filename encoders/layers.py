@@ -40,6 +40,14 @@ class LevelInput(nn.Module):
         self.num_levels = num_levels
         self.embedding = nn.Embedding(num_levels, embedding_dim) if embedding_dim else None
         self.out_channels = image_shape[0] * (embedding_dim or 1)
+        if self.embedding is not None:
+            # Cosines over the levels, of as many frequencies as there are: with random vectors
+            # the images would be noise until the table is learned.
+            levels = torch.arange(num_levels)[:, None] + 0.5
+            frequencies = torch.arange(1, min(embedding_dim, num_levels - 1) + 1)
+            waves = 2**0.5 * torch.cos(torch.pi / num_levels * frequencies * levels)
+            with torch.no_grad():
+                self.embedding.weight[:, : len(frequencies)] = waves
 
     def forward(self, x: Tensor | None) -> Tensor:
         """Levels to floats; float32 unless the embedding's table has another type."""
@@ -100,6 +108,9 @@ class Features(nn.Module):
             width, size = out, halve(size) if stage else size
         # Without the norm a few large steps can push every sum below zero for good: a dead code.
         self.layers = nn.Sequential(*layers, nn.GroupNorm(1, width), nn.ReLU())
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Conv2d):
+                keep_variance(layer)
         self.out_shape = (width, *size)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,6 +164,9 @@ class Upsample(nn.Module):
             for _ in self.sizes
         )
         self.last = nn.Conv2d(hidden_channels, out_shape[0], 3, padding=1)
+        keep_variance(self.first[0])
+        for layer in (*self.stages, self.last):
+            keep_variance(layer, gain=2)  # half of the variance passed the ReLU before it
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents to a map, cast to the type of the weights."""
@@ -162,6 +176,26 @@ class Upsample(nn.Module):
         for stage, (height, width) in zip(self.stages, self.sizes, strict=True):
             h = stage(F.relu(h))[..., :height, :width]
         return self.last(F.relu(h))
+
+
+def keep_variance(layer: nn.Module, gain: float = 1.0) -> None:
+    """Initialise a layer so that its output has `gain` times the mean square of its input.
+
+    PyTorch's own initial weights, of a transposed convolution above all, shrink what passes: a
+    latent that reaches the pixels at a hundredth of its size is forgotten before it is of use.
+
+    Source: He et al.: Delving Deep into Rectifiers (2015), https://arxiv.org/abs/1502.01852.
+    """
+    assert isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    if isinstance(layer, nn.Linear):
+        inputs = layer.in_features
+    else:
+        inputs = layer.in_channels * prod(layer.kernel_size)
+        if isinstance(layer, nn.ConvTranspose2d):
+            inputs //= prod(layer.stride)
+    nn.init.normal_(layer.weight, std=(gain / inputs) ** 0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def halve(size: Size) -> Size:

@@ -117,7 +117,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
 def _one(config: Config, spec: ImageSpec) -> Encoder:
     _, height, width = spec.image_shape
     upsample = None
-    if config.latent_to == "map":
+    if config.latent_to == "map" and config.decoder != "deconv":
         upsample = Upsample((config.latent_dim,), (config.map_channels, height, width))
     return GaussianEncoder(
         spec.image_shape,
@@ -157,7 +157,9 @@ def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
         embedding_dim=config.embedding_dim,
         scale=config.posterior_scale,
         prior_upsample=Upsample((config.latent_dim,), prior_code),
-        upsample=Upsample(shape, (config.map_channels, height, width)),
+        upsample=None
+        if config.decoder == "deconv"  # which upsamples by itself
+        else Upsample(shape, (config.map_channels, height, width)),
     )
 
 
