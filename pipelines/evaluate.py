@@ -95,7 +95,7 @@ def score(config: Config) -> None:
         return
     record = outcome.Record(
         pipeline=run.pipeline,
-        command=outcome.command(),
+        command=f"{run.command} && {outcome.command()}",
         config=dataclasses.asdict(run.config),
         steps=run.steps,
         train_seconds=0.0,

@@ -22,9 +22,10 @@ PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
 
 
 class Run(NamedTuple):
-    """A finished run, opened: its pipeline, configuration, model and the images it is for."""
+    """A finished run, opened: what trained it, its model and the images it is for."""
 
     pipeline: str
+    command: str
     config: RunConfig
     model: Model
     spec: ImageSpec
@@ -52,7 +53,7 @@ def open_run(run_dir: Path) -> Run:
     spec = ImageSpec.from_json(dict(saved["images"]))
     model = module.build(config, spec)
     steps = checkpoint.load_weights(run_dir, model)
-    return Run(pipeline, config, model.eval(), spec, steps)
+    return Run(pipeline, saved["command"], config, model.eval(), spec, steps)
 
 
 def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:

@@ -29,6 +29,7 @@ def test_scores_repeat(copy_run):
         assert again.value == pytest.approx(first.value, rel=1e-6)
         assert (again.kind, again.fingerprint) == (first.kind, first.fingerprint)
         assert again.steps == first.steps == 20
+        assert again.command.startswith(f"{first.command} && python -m "), "what trained it, too"
         np.testing.assert_allclose(
             np.load(run_dir / "result-test.nll.npy"), np.load(run_dir / "nll.npy"), rtol=1e-5
         )
