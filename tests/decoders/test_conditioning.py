@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from decoders import DeconvDecoder
 from decoders.conditioning import Conditioning, fit_map
 
 
@@ -63,3 +64,11 @@ def test_bilinear_resizing_blends_and_a_fitting_map_passes_unchanged():
     vector = torch.randn(2, 3)
     assert fit_map(vector, (4, 4), "nearest") is vector
     assert fit_map(None, (4, 4), "nearest") is None
+
+
+@pytest.mark.parametrize("cond_shape", [(32,), (16, 16, 16)])
+def test_new_deconvolutions_let_h_through(cond_shape):
+    """A latent that hardly changes what is decoded is ignored, and then removed by its KL."""
+    decoder = DeconvDecoder((3, 64, 64), num_levels=4, cond_shape=cond_shape)
+    params = decoder.params(torch.randn(32, *cond_shape), 32)
+    assert params.std(dim=0).mean() > 0.05

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from encoders import ConvEncoder, Deterministic, GaussianEncoder, Upsample
-from encoders.layers import Features, LevelInput, output_shape, pyramid
+from encoders.layers import Features, LevelInput, keep_variance, output_shape, pyramid
 
 SIZES = [(1, 1), (2, 3), (5, 4), (8, 8), (9, 7), (17, 33), (28, 28)]
 
@@ -37,6 +37,29 @@ def test_unreachable_map_size_is_refused_with_the_sizes_that_fit():
         Upsample((3,), (4, 16, 16))(torch.zeros(2, 4))
 
 
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(300, 200), (300,)),
+        (nn.Conv2d(30, 40, 3, padding=1), (30, 32, 32)),
+        (nn.ConvTranspose2d(60, 60, 4, stride=2, padding=1), (60, 32, 32)),
+    ],
+    ids=["linear", "convolution", "transposed"],
+)
+def test_initial_weights_keep_the_mean_square(layer, shape, gain):
+    keep_variance(layer, gain)
+    out = layer(torch.randn(20, *shape))
+    assert out.square().mean().item() == pytest.approx(gain, rel=0.15)
+
+
+@pytest.mark.parametrize("shape", [(64,), (16, 16, 16)])
+def test_a_new_upsampling_keeps_the_size_of_latents(shape):
+    """One that all but lost them had its latents ignored, and then removed by their KL."""
+    h = Upsample(shape, (16, 64, 64))(torch.randn(64, *shape))
+    assert 0.3 < h.std(dim=0).mean() < 3
+
+
 def test_levels_scale_to_minus_one_and_one():
     x = torch.tensor([0, 8, 16], dtype=torch.uint8).reshape(1, 1, 1, 3)
     assert LevelInput((1, 1, 3), 17)(x).flatten().tolist() == [-1.0, 0.0, 1.0]
@@ -52,6 +75,18 @@ def test_embedding_gives_each_level_its_own_row_in_every_channel():
     for channel in range(2):
         rows = out[0, channel * 5 : channel * 5 + 5, 0].T
         assert torch.equal(rows, embed.embedding.weight[x[0, channel, 0].long()])
+
+
+def test_embedded_levels_begin_smooth():
+    """Or images would be noise to the encoder until the table is learned."""
+    table = LevelInput((1, 2, 2), 256, embedding_dim=4).embedding
+    assert table is not None
+    weight = table.weight.detach()
+    assert (weight[1:] - weight[:-1]).norm(dim=1).max() < 0.1
+    assert torch.allclose(weight.T @ weight / 256, torch.eye(4), atol=1e-5)
+    more = LevelInput((1, 2, 2), 2, embedding_dim=3).embedding
+    assert more is not None
+    assert more.weight.std(dim=0).min() > 0
 
 
 @pytest.mark.parametrize("levels", [1, 257])
