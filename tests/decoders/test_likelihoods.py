@@ -162,6 +162,18 @@ def test_draws_follow_the_probabilities_at_any_temperature(head: Discrete, tempe
         assert chisquare(drawn.numpy(), expected.numpy()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("levels", [2, 3, 5, 256])
+def test_a_mixture_draws_by_halving_what_listing_its_levels_draws(levels: int):
+    head = DiscretizedLogisticMixture(levels, 3)
+    params = 2 * torch.randn(2000, head.num_params(3), dtype=torch.float64)
+    x, noise = pixels(head, 2000), torch.rand(2000, dtype=torch.float64)
+    for channel in range(3):
+        listed = Discrete.sample(head, params, x, channel, noise)
+        assert torch.equal(head.sample(params, x, channel, noise), listed)
+        assert listed.min() == 0
+        assert listed.max() == levels - 1
+
+
 @heads
 def test_temperature_zero_is_the_mode(head: Discrete):
     params, x, noise = torch.randn(50, head.num_params(3)), pixels(head, 50), torch.rand(50)
