@@ -159,6 +159,7 @@ def sensitivity(
     Networks (2016), https://arxiv.org/abs/1701.04128.
 
     >>> from decoders import GatedPixelCNN
+    >>> _ = torch.manual_seed(0)
     >>> decoder = GatedPixelCNN((1, 3, 5), num_levels=2, hidden_channels=8, num_layers=2)
     >>> x = torch.randint(2, (16, 1, 3, 5), dtype=torch.uint8)
     >>> (sensitivity(decoder, x) > 0).int().tolist()

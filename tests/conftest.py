@@ -1,4 +1,4 @@
-"""Every test, and every example in a docstring, starts from one seed."""
+"""Every test starts from one seed, so that it passes or fails every time."""
 
 import pytest
 import torch
