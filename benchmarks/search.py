@@ -31,26 +31,26 @@ from pipelines.pixelcnn import PRESETS, Config, build
 from pipelines.run import parse
 from pipelines.training.fit import fit, make_fabric
 
-BEST = "batch-size=32 learning-rate=6e-3"
+MIDDLE = "batch-size=32 learning-rate=6e-3"  # what single changes are made of
 TRIALS = (
     "batch-size=64 learning-rate=3e-3",
     "batch-size=32 learning-rate=3e-3",
-    BEST,
+    MIDDLE,
     "batch-size=32 learning-rate=1.2e-2",
     "batch-size=16 learning-rate=6e-3",
-    f"{BEST} hidden-channels=24",
-    f"{BEST} hidden-channels=48",
-    f"{BEST} num-layers=5",
-    f"{BEST} num-layers=12",
-    f"{BEST} kernel-size=3 num-layers=14",
-    f"{BEST} kernel-size=7 num-layers=5",
-    f"{BEST} first-kernel-size=5",
-    f"{BEST} first-kernel-size=11",
-    f"{BEST} lr-decay=constant",
-    f"{BEST} ema=0",
-    f"{BEST} ema=0.99",
-    f"{BEST} precision=32-true",
-    f"{BEST} no-compile",
+    f"{MIDDLE} hidden-channels=24",
+    f"{MIDDLE} hidden-channels=48",
+    f"{MIDDLE} num-layers=5",
+    f"{MIDDLE} num-layers=12",
+    f"{MIDDLE} kernel-size=3 num-layers=14",
+    f"{MIDDLE} kernel-size=7 num-layers=5",
+    f"{MIDDLE} first-kernel-size=5",
+    f"{MIDDLE} first-kernel-size=11",
+    f"{MIDDLE} lr-decay=constant",
+    f"{MIDDLE} ema=0",
+    f"{MIDDLE} ema=0.99",
+    f"{MIDDLE} precision=32-true",
+    f"{MIDDLE} no-compile",
 )
 BASE = "--precision bf16-mixed --eval-every 0 --checkpoint-every 0 --accelerator cpu"
 WARM_UP, TIMED = 5, 20  # steps before a trial is timed, and that are

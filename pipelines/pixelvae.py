@@ -114,11 +114,15 @@ def build(config: Config, spec: ImageSpec) -> Model:
     return Model(make_decoder(config, spec, encoder.code_shape), encoder)
 
 
+def _upsample(config: Config, spec: ImageSpec, latent: tuple[int, ...]) -> Upsample | None:
+    """From a latent to a map of the image's size; none before deconvolutions, which upsample."""
+    if config.decoder == "deconv":
+        return None
+    return Upsample(latent, (config.map_channels, *spec.image_shape[1:]))
+
+
 def _one(config: Config, spec: ImageSpec) -> Encoder:
-    _, height, width = spec.image_shape
-    upsample = None
-    if config.latent_to == "map" and config.decoder != "deconv":
-        upsample = Upsample((config.latent_dim,), (config.map_channels, height, width))
+    to_map = config.latent_to == "map"
     return GaussianEncoder(
         spec.image_shape,
         config.latent_dim,
@@ -127,13 +131,12 @@ def _one(config: Config, spec: ImageSpec) -> Encoder:
         num_blocks=config.encoder_blocks,
         embedding_dim=config.embedding_dim,
         scale=config.posterior_scale,
-        upsample=upsample,
+        upsample=_upsample(config, spec, (config.latent_dim,)) if to_map else None,
     )
 
 
 def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
     """A vector z2 and a map z1, whose prior p(z1 | z2) is itself a gated PixelCNN."""
-    _, height, width = spec.image_shape
     shape = config.latent_map
     prior_code = (config.prior_channels, shape[1], shape[2])
     prior = GatedPixelCNN(
@@ -157,9 +160,7 @@ def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
         embedding_dim=config.embedding_dim,
         scale=config.posterior_scale,
         prior_upsample=Upsample((config.latent_dim,), prior_code),
-        upsample=None
-        if config.decoder == "deconv"  # which upsamples by itself
-        else Upsample(shape, (config.map_channels, height, width)),
+        upsample=_upsample(config, spec, shape),
     )
 
 
