@@ -166,8 +166,8 @@ def sensitivity(
     [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
     """
     decoder = copy.deepcopy(decoder).eval()
-    embeddings = [part for part in decoder.modules() if isinstance(part, PixelEmbedding)]
-    if not embeddings:
+    embedding = pixel_embedding(decoder)
+    if embedding is None:
         raise TypeError(
             f"expected a decoder with a PixelEmbedding, got {type(decoder).__name__}: "
             "receptive_field measures any decoder"
@@ -178,7 +178,7 @@ def sensitivity(
         entered.append(embedded.detach().requires_grad_())
         return entered[-1]
 
-    embeddings[0].register_forward_hook(enter)
+    embedding.register_forward_hook(enter)
     _, height, width = decoder.image_shape
     row, col = (height // 2, width // 2) if pixel is None else pixel
     with torch.enable_grad():
@@ -186,6 +186,11 @@ def sensitivity(
     gradient = entered[0].grad
     assert gradient is not None
     return gradient.double().norm(dim=1).mean(dim=0)
+
+
+def pixel_embedding(decoder: nn.Module) -> PixelEmbedding | None:
+    """Where a decoder's pixels enter it, which `sensitivity` needs; None if that is unknown."""
+    return next((part for part in decoder.modules() if isinstance(part, PixelEmbedding)), None)
 
 
 def show_field(field: Tensor, target: tuple[int, int, int]) -> str:

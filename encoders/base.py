@@ -35,8 +35,8 @@ class Encoder(nn.Module, ABC):
     """Makes the conditioning h of a decoder, and accounts for what h costs.
 
     A new encoder sets `code_shape` and `kind` and implements `forward`. One with latents also
-    implements `sample_prior`, `to_h` and `posterior`; one that encodes the image implements
-    `posterior`. Elsewhere these raise a TypeError. `draws` is right for all, and faster where an
+    implements `sample_prior`, `to_h` and `posterior`; elsewhere these raise a TypeError, but that
+    the posterior of a "given code" is the code. `draws` is right for all, and faster where an
     encoder with latents overrides it.
 
     Attributes:
@@ -77,8 +77,11 @@ class Encoder(nn.Module, ABC):
     def posterior(self, x: Tensor, y: Annotation = None) -> tuple[tuple[Tensor, Tensor], ...]:
         """Mean and standard deviation of q(z|x) per level, top level first.
 
-        An encoder that maps the image to h without noise gives ((h, zeros),).
+        All mass of a "given code" is on the code: ((h, zeros),).
         """
+        if self.kind == "given code":
+            h = self(x, y).h
+            return ((h, torch.zeros_like(h)),)
         raise TypeError(
             f"{type(self).__name__} has no posterior over a code of the image: its h is {self.kind}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from encoders.base import Code, Encoder, check_images, dtype_of, fixed_code
@@ -74,11 +73,6 @@ class ConvEncoder(Encoder):
         """Encode images (B, C, H, W) of uint8 levels; y is ignored."""
         return fixed_code(self.head(self.features(self.input(x))))
 
-    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
-        """((h, zeros),): all mass on the code."""
-        h = self.head(self.features(self.input(x)))
-        return ((h, torch.zeros_like(h)),)
-
 
 class Deterministic(Encoder):
     """Your own network x -> h as an encoder; log p(x | h) is "given code".
@@ -107,14 +101,6 @@ class Deterministic(Encoder):
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
         """Encode images (B, C, H, W) of uint8 levels; y is ignored."""
-        return fixed_code(self._encode(x))
-
-    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
-        """((h, zeros),): all mass on the code."""
-        h = self._encode(x)
-        return ((h, torch.zeros_like(h)),)
-
-    def _encode(self, x: Tensor | None) -> Tensor:
         unit = check_images(x).float() / (self.num_levels - 1)
         h = self.network(unit.to(dtype_of(self.network)))
         if tuple(h.shape) != (len(unit), *self.code_shape):
@@ -122,4 +108,4 @@ class Deterministic(Encoder):
                 f"expected the network's h of shape {(len(unit), *self.code_shape)}, as code_shape "
                 f"says, got {tuple(h.shape)}"
             )
-        return h
+        return fixed_code(h)

@@ -20,6 +20,7 @@ import torch
 from lightning_fabric import Fabric
 
 from decoders import AutoregressiveDecoder
+from decoders.checks import pixel_embedding
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, write_result
 from pipelines.data.sets import Images, to_display
@@ -177,7 +178,7 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
         ends = walk.image_ends(min(6, len(images) // 2))
         walks = walk.between_images(model, images, ends, 9, seed=seed)
         files["interpolation.png"] = walk.grid(walks, images.num_levels)
-    if isinstance(model.decoder, AutoregressiveDecoder):
+    if isinstance(model.decoder, AutoregressiveDecoder) and pixel_embedding(model.decoder):
         files["receptive_field.png"] = pictures.field_picture(model, images)
     for name, canvas in files.items():
         pictures.save(canvas, run_dir / name)

@@ -12,10 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
+from decoders import AutoregressiveDecoder, Categorical
+from encoders import Code, Encoder
+from encoders.base import fixed_code
 from eval.results import read_result
 from pipelines import autoencoder, pixelcnn, pixelvae, run
 from pipelines.finished import outcome
+from pipelines.model import Model
+from pipelines.networks import ImageSpec
 from pipelines.opened import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +121,43 @@ def test_a_resumed_result_names_every_command_that_led_to_it(tmp_path, monkeypat
     assert read_result(tmp_path / "run").command == (
         "python a && python b --resume && python c --resume"
     )
+
+
+class Brightness(Encoder):
+    """An encoder with no more than what one has to write."""
+
+    kind = "given code"
+    code_shape = (1,)
+
+    def forward(self, x: Tensor | None, y: object = None) -> Code:
+        assert x is not None
+        return fixed_code(x.float().mean(dim=(1, 2, 3))[:, None])
+
+
+class Independent(AutoregressiveDecoder):
+    """A decoder with no more than what one has to write."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_levels: int):
+        super().__init__(image_shape, Categorical(num_levels), (1,))
+        self.logits = nn.Linear(1, num_levels)
+
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        assert h is not None
+        return self.logits(h)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+
+
+def test_ones_own_decoder_and_encoder_make_a_command(tmp_path):
+    """Only what cannot be drawn of them is left out: where pixels enter the decoder is unknown."""
+
+    def build(config: pixelcnn.Config, spec: ImageSpec) -> Model:
+        return Model(Independent(spec.image_shape, spec.num_levels), Brightness())
+
+    out = tmp_path / "run"
+    argv = ["--steps=3", "--limit=30", "--num-samples=4", "--accelerator=cpu", f"--out={out}"]
+    run.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, build, argv)
+    assert read_result(out).kind == "given code"
+    assert (out / "interpolation.png").exists()
+    assert not (out / "receptive_field.png").exists()
 
 
 def test_untrained_models_are_scored(tmp_path):
