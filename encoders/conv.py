@@ -34,6 +34,7 @@ class ConvEncoder(Encoder):
     Extraction", 2011, https://doi.org/10.1007/978-3-642-21735-7_7 (with strides for its pooling,
     trained at once).
 
+    >>> import torch
     >>> encoder = ConvEncoder((3, 9, 7), code_shape=(16,), hidden_channels=8)
     >>> encoder(torch.zeros(2, 3, 9, 7, dtype=torch.uint8)).h.shape
     torch.Size([2, 16])
@@ -85,6 +86,7 @@ class Deterministic(Encoder):
     Raises:
         ValueError: x isn't a batch of uint8 images, or the network's output isn't (B, *code_shape).
 
+    >>> import torch
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     >>> encoder = Deterministic(network, (10,), num_levels=17)
     >>> encoder(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).h.shape
