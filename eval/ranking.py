@@ -134,8 +134,8 @@ def _row(found: Found) -> Row:
 
 def _trained(result: Result) -> str:
     """What a result's training took, where its file says so."""
-    seconds, made = result.extra.get("train_seconds"), result.versions
-    if not isinstance(seconds, (int, float)) or seconds <= 0:
+    seconds, made = result.train_seconds, result.versions
+    if not seconds:
         return ""
     threads = made.get("threads", "")
     on = f" on {made['device']}" if "device" in made else ""

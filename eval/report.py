@@ -161,8 +161,10 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     facts.append(("images", f"{result.count:,} of the {result.split} split"))
     if result.parameters is not None:
         facts.append(("parameters", f"{result.parameters:,}"))
-    if result.steps is not None and result.seconds is not None:
-        facts.append(("training", f"{result.steps:,} steps in {result.seconds:,.0f} s"))
+    if result.steps is not None:
+        seconds = result.train_seconds
+        took = f" in {seconds:,.0f} s" if seconds else ""
+        facts.append(("training", f"{result.steps:,} steps{took}"))
     latents = result.extra.get("latents")
     if isinstance(latents, dict) and "verdict" in latents:
         facts.append(("latents", str(latents["verdict"])))

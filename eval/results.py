@@ -50,6 +50,8 @@ class Result:
         rate, distortion: the bound's two parts; rate is None without latents.
         rates: of each latent level, top first.
         subset: whether fewer images than the whole split were scored.
+        train_seconds: of the training, interruptions left out; None where it was another command's.
+        seconds: of the process that wrote the file, everything included.
         extra: further keys of the file, kept as they are.
 
     Raises:
@@ -81,6 +83,7 @@ class Result:
     baseline: dict[str, Any] | None = None
     parameters: int | None = None
     steps: int | None = None
+    train_seconds: float | None = None
     seconds: float | None = None
     precision: str | None = None
     seed: int | None = None

@@ -31,11 +31,11 @@ from encoders import LabelEmbedding
 from pipelines.coding import codecs, container, npy, rivals
 from pipelines.coding.container import Header
 from pipelines.commands import UserError, exit_codes
-from pipelines.data.sets import DataError, load
+from pipelines.data.sets import DataError
 from pipelines.finished.output import expanded, refuse_existing, whole_file
 from pipelines.finished.pictures import count_rows
 from pipelines.model import Model
-from pipelines.opened import Run, open_run
+from pipelines.opened import Run, load_splits, open_run
 from pipelines.training import checkpoint
 from pipelines.training.progress import Progress
 
@@ -207,8 +207,7 @@ def export(run: Run, config: Export) -> None:
     refuse_existing(config.images, config.labels)
     if config.num < 0:
         raise UserError(f"expected --num of at least 0, got {config.num}")
-    changes = {"data_dir": config.data_dir} if config.data_dir else {}
-    test = load(dataclasses.replace(run.config, **changes)).test
+    test = load_splits(run, data_dir=config.data_dir).test
     count = min(config.num or len(test), len(test))
     if config.labels is not None and test.labels is None:
         raise UserError(f"{test.name} has no labels: leave --labels out")

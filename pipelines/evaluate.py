@@ -1,6 +1,6 @@
 """Score a finished run again: another split, more importance samples, other images.
 
-The run's result.json is left as it is; the new one is written beside it, under --out.
+The run's result.json is left as it is; the new one is written beside it, or under --out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from eval.results import Result
 from pipelines.commands import UserError, exit_codes, launch
 from pipelines.data.sets import Batch, Images, order
 from pipelines.finished import outcome, scoring
+from pipelines.finished.output import expanded, free_name, refuse_existing
 from pipelines.opened import Run, load_splits, open_run
 from pipelines.training.config import TrainConfig
 
@@ -48,8 +49,9 @@ class Config:
     """Kind of device."""
     devices: str = "auto"
     """Number of devices, or auto."""
-    out: str = ""
-    """The result file to write (default: result-<split>.json in the run directory)."""
+    out: Path | None = None
+    """The result file to write (default: result-<split>.json in the run directory, with the
+    condition if there is one, and numbered where that is taken)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = tyro.cli(
             Config, args=argv, prog="python -m pipelines.evaluate", description=__doc__
         )
-        score(config)
+        score(expanded(config))
 
 
 def score(config: Config) -> None:
     """Score a run, write the result, print the table."""
     began = time.monotonic()
+    refuse_existing(config.out)
     run = open_run(config.run_dir)
     fabric = launch(
         TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
@@ -76,6 +79,8 @@ def score(config: Config) -> None:
         )
     if config.condition == "dropped" and not run.model.code_dropout:
         raise UserError("--condition dropped needs a model trained with --code-dropout")
+    if config.condition == "shuffled" and len(images.of) < 2:
+        raise UserError("--condition shuffled needs two images at least, got one: raise --limit")
     if config.score_batch < 1:
         raise UserError(f"expected --score-batch of at least 1, got {config.score_batch}")
     if config.importance_samples < 0:
@@ -98,12 +103,14 @@ def score(config: Config) -> None:
         command=f"{run.command} && {outcome.command()}",
         config=dataclasses.asdict(run.config),
         steps=run.steps,
-        train_seconds=0.0,
+        train_seconds=None,
+        device=fabric.device,
         seconds=time.monotonic() - began,
         baseline=scoring.independent_pixels(images.train, images.of),
     )
     result = _relabel(outcome.to_result(scored, run.model, images.of, record), config.condition)
-    file = Path(config.out or config.run_dir / f"result-{config.split}.json").expanduser()
+    condition = "" if config.condition == "given" else f"-{config.condition}"
+    file = config.out or free_name(config.run_dir, f"result-{config.split}{condition}", ".json")
     outcome.write(file, result, scored)
     print(outcome.table(result, file))
 
@@ -113,7 +120,9 @@ class Shuffled:
 
     def __init__(self, images: Images):
         self.images = images
-        self.others = order(0, 0, len(images))
+        cycle = order(0, 0, len(images))
+        self.others = np.empty_like(cycle)
+        self.others[cycle] = np.roll(cycle, 1)  # its predecessor in one cycle of all: never itself
 
     def __len__(self) -> int:
         return len(self.images)

@@ -126,6 +126,7 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
             config=dataclasses.asdict(config),
             steps=fitted.steps,
             train_seconds=fitted.seconds,
+            device=fabric.device,
             seconds=time.monotonic() - began,
             baseline=scoring.independent_pixels(splits.train, splits.test),
         )

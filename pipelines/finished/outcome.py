@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from decoders import AutoregressiveDecoder
 from decoders.checks import pixel_embedding
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
-from eval.results import Estimate, Result, write_result
+from eval.results import Estimate, Result, scores_beside, write_result
 from pipelines.data.sets import Images, to_display
 from pipelines.finished import board, pictures, scoring, walk
 from pipelines.model import Model
@@ -42,13 +42,20 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """What a result says besides its scores: where it comes from."""
+    """What a result says besides its scores: where it comes from.
+
+    Attributes:
+        train_seconds: of all of the training; None where it was another command's.
+        device: that the numbers were computed on.
+        seconds: of this process, everything included.
+    """
 
     pipeline: str
     command: str
     config: dict[str, Any]
     steps: int
-    train_seconds: float
+    train_seconds: float | None
+    device: torch.device
     seconds: float
     baseline: dict[str, Any] | None = None
 
@@ -134,16 +141,16 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         condition=images.condition,
         parameters=sum(p.numel() for p in model.parameters()),
         steps=record.steps,
+        train_seconds=record.train_seconds,
         seconds=record.seconds,
         precision=record.config["precision"],
         seed=record.config["seed"],
         command=record.command,
         commit=commit(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        versions=versions(),
+        versions=versions(record.device),
         config=record.config,
         extra={
-            "train_seconds": record.train_seconds,
             "estimates": [
                 {
                     "k": k,
@@ -164,8 +171,7 @@ def write(file: Path, result: Result, scored: Scored) -> None:
     """
     buffer = io.BytesIO()
     np.save(buffer, scored.evaluation.nll.values)
-    scores = "nll.npy" if file.name == "result.json" else f"{file.stem}.nll.npy"
-    write_atomic(file.with_name(scores), lambda beside: beside.write(buffer.getvalue()))
+    write_atomic(scores_beside(file), lambda beside: beside.write(buffer.getvalue()))
     write_result(result, file)
 
 
@@ -282,7 +288,7 @@ def commit() -> str | None:
         return None
 
 
-def versions() -> dict[str, str]:
+def versions(device: torch.device) -> dict[str, str]:
     """What the numbers were computed with."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -290,7 +296,8 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    cuda = torch.cuda.is_available()
-    found["device"] = torch.cuda.get_device_name() if cuda else platform.machine()
+    cpu, cuda = device.type == "cpu", device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else device.type
+    found["device"] = platform.machine() if cpu else name
     found["threads"] = str(torch.get_num_threads())
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from encoders import Joint, LabelEmbedding, TextEncoder
 from encoders.base import repeat
 from encoders.text import tokenize
 from pipelines.commands import UserError
-from pipelines.data.sets import load, to_display
+from pipelines.data.sets import to_display
 from pipelines.finished.scoring import move
 from pipelines.model import Model
-from pipelines.opened import Run
+from pipelines.opened import Run, load_splits
 
 Part = Literal["top", "bottom", "left", "right", "center"]
 
@@ -116,7 +115,7 @@ def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Pla
     """One row for each of the first test images: drawn given its annotation, code or known part."""
     if run.model.decoder.image_shape != run.spec.image_shape and config.complete != "none":
         raise UserError("--complete keeps parts of test images, of their size: leave out --size")
-    test = load(_data_config(run, config)).test
+    test = load_splits(run, data_dir=config.data_dir).test
     columns = max(1, round(math.sqrt(config.num)))
     rows = min(-(-config.num // columns), len(test))
     x, y = test.batch(np.arange(rows))
@@ -217,7 +216,3 @@ def _tokens(caption: str) -> Tensor:
         return torch.from_numpy(tokenize([caption]))
     except ValueError as error:
         raise UserError(f"--caption: {error}") from error
-
-
-def _data_config(run: Run, config: Config) -> Any:
-    return dataclasses.replace(run.config, data_dir=config.data_dir or run.config.data_dir)

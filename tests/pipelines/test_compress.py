@@ -44,17 +44,6 @@ def packed(train_run: Train, digits: tuple[Path, Path], tmp_path_factory) -> tup
     return run_dir, file.read_bytes()
 
 
-def fails(capsys, *argv: object) -> str:
-    """The one sentence with which a command ends that exits with code 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        main([str(word) for word in argv])
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    return error
-
-
 def printed_bits(text: str, label: str) -> float:
     line = next(line for line in text.splitlines() if label in line)
     return float(line.split()[-1])
@@ -119,7 +108,7 @@ def test_agrees_with_the_result(packed, tmp_path, capsys):
     assert said == pytest.approx(result["bits_per_dim"], abs=1e-4)
 
 
-def test_damage(packed, tmp_path, capsys):
+def test_damage(packed, tmp_path, refusal):
     """Any flipped byte and any missing end is noticed, and nothing is written."""
     run_dir, content = packed
     random = np.random.default_rng(0)
@@ -136,14 +125,14 @@ def test_damage(packed, tmp_path, capsys):
         with pytest.raises(container.DataError, match=r"damaged|truncated"):
             container.from_file(file)
     file.write_bytes(content + b"\0")
-    assert "damaged" in fails(capsys, run_dir, "decode", file, tmp_path / "x.npy")
+    assert "damaged" in refusal(main, run_dir, "decode", file, tmp_path / "x.npy")
     file.write_bytes(content[:-7])
-    error = fails(capsys, run_dir, "decode", file, tmp_path / "x.npy")
+    error = refusal(main, run_dir, "decode", file, tmp_path / "x.npy")
     assert "is truncated" in error
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
 
-def test_other_probabilities(packed, tmp_path, capsys, monkeypatch):
+def test_other_probabilities(packed, tmp_path, monkeypatch, refusal):
     """Images that came out otherwise than they went in are never written."""
     run_dir, content = packed
     (tmp_path / "f").write_bytes(content)
@@ -154,13 +143,13 @@ def test_other_probabilities(packed, tmp_path, capsys, monkeypatch):
         return model.double()
 
     monkeypatch.setattr("pipelines.compress._in_precision", off)
-    error = fails(capsys, run_dir, "decode", tmp_path / "f", tmp_path / "x.npy")
+    error = refusal(main, run_dir, "decode", tmp_path / "f", tmp_path / "x.npy")
     assert "cannot be decoded here: it was written in float64 with torch" in error
     assert not (tmp_path / "x.npy").exists()
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_model(packed, tmp_path, capsys):
+def test_other_model(packed, tmp_path, refusal):
     """A file of a model with one other weight is refused before anything is decoded."""
     run_dir, content = packed
     (tmp_path / "f").write_bytes(content)
@@ -170,7 +159,7 @@ def test_other_model(packed, tmp_path, capsys):
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-6
     save_weights(other, model, step=20)
-    error = fails(capsys, other, "decode", tmp_path / "f", tmp_path / "x.npy")
+    error = refusal(main, other, "decode", tmp_path / "f", tmp_path / "x.npy")
     assert "was written with another model" in error
     assert not (tmp_path / "x.npy").exists()
     moved = tmp_path / "moved"
@@ -192,7 +181,7 @@ def test_crash_leaves_nothing(packed, digits, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_layouts(packed, digits, tmp_path, capsys):
+def test_layouts(packed, digits, tmp_path, refusal):
     """(N, H, W) comes back as such; images of any other shape, type or level are refused."""
     run_dir, _ = packed
     x = np.load(digits[0])
@@ -215,44 +204,44 @@ def test_layouts(packed, digits, tmp_path, capsys):
     }
     for reason, array in refused.items():
         np.save(file, array)
-        assert reason in fails(capsys, run_dir, "encode", file, tmp_path / "f")
+        assert reason in refusal(main, run_dir, "encode", file, tmp_path / "f")
     file.write_bytes(file.read_bytes()[:50])
-    assert "is not a whole .npy file" in fails(capsys, run_dir, "encode", file, tmp_path / "f")
+    assert "is not a whole .npy file" in refusal(main, run_dir, "encode", file, tmp_path / "f")
     np.save(file, np.array([{}], dtype=object), allow_pickle=True)
-    assert "is not a whole .npy file" in fails(capsys, run_dir, "encode", file, tmp_path / "f")
+    assert "is not a whole .npy file" in refusal(main, run_dir, "encode", file, tmp_path / "f")
     assert not (tmp_path / "f").exists()
 
 
-def test_refusals(train_run, packed, digits, tmp_path, capsys):
+def test_refusals(train_run, packed, digits, tmp_path, capsys, refusal):
     """Flags that don't fit the model, and files that are there already, are refused."""
     run_dir, content = packed
     x, y, f = digits[0], digits[1], tmp_path / "f"
     latent = train_run("pixelvae")
-    assert "bits-back coding" in fails(capsys, latent, "encode", x, f)
+    assert "bits-back coding" in refusal(main, latent, "encode", x, f)
     two = train_run("pixelvae", "--levels-of-latents=2", "--latent-map", "4", "4", "4")
-    assert "one level of latents" in fails(capsys, two, "encode", x, f, "--bits-back")
-    assert "for models with latent variables" in fails(
-        capsys, run_dir, "encode", x, f, "--bits-back"
+    assert "one level of latents" in refusal(main, two, "encode", x, f, "--bits-back")
+    assert "for models with latent variables" in refusal(
+        main, run_dir, "encode", x, f, "--bits-back"
     )
     labelled = train_run("pixelcnn", "--condition=label")
-    assert "name them by --labels" in fails(capsys, labelled, "encode", x, f)
-    assert "expected 70 integers" in fails(capsys, labelled, "encode", x, f, "--labels", x)
+    assert "name them by --labels" in refusal(main, labelled, "encode", x, f)
+    assert "expected 70 integers" in refusal(main, labelled, "encode", x, f, "--labels", x)
     np.save(tmp_path / "y.npy", np.full(COUNT, 10))
-    wrong = fails(capsys, labelled, "encode", x, f, "--labels", tmp_path / "y.npy")
+    wrong = refusal(main, labelled, "encode", x, f, "--labels", tmp_path / "y.npy")
     assert "knows 0..9" in wrong
-    assert "--labels is for" in fails(capsys, run_dir, "encode", x, f, "--labels", y)
-    assert "at least 1" in fails(capsys, run_dir, "encode", x, f, "--batch-size", 0)
-    assert "no file" in fails(capsys, run_dir, "encode", tmp_path / "none.npy", f)
-    assert "no folder" in fails(capsys, run_dir, "encode", x, tmp_path / "none" / "f")
-    assert "no run directory" in fails(capsys, tmp_path / "none", "encode", x, f)
+    assert "--labels is for" in refusal(main, run_dir, "encode", x, f, "--labels", y)
+    assert "at least 1" in refusal(main, run_dir, "encode", x, f, "--batch-size", 0)
+    assert "no file" in refusal(main, run_dir, "encode", tmp_path / "none.npy", f)
+    assert "no folder" in refusal(main, run_dir, "encode", x, tmp_path / "none" / "f")
+    assert "no run directory" in refusal(main, tmp_path / "none", "encode", x, f)
     assert not f.exists()
     f.write_bytes(content)
-    assert "exists already" in fails(capsys, run_dir, "encode", x, f)
-    assert "exists already" in fails(capsys, run_dir, "decode", f, x)
-    assert "no labels" in fails(
-        capsys, run_dir, "decode", f, tmp_path / "b.npy", "--labels", tmp_path / "c.npy"
+    assert "exists already" in refusal(main, run_dir, "encode", x, f)
+    assert "exists already" in refusal(main, run_dir, "decode", f, x)
+    assert "no labels" in refusal(
+        main, run_dir, "decode", f, tmp_path / "b.npy", "--labels", tmp_path / "c.npy"
     )
-    assert "is not a file of" in fails(capsys, run_dir, "decode", x, tmp_path / "b.npy")
+    assert "is not a file of" in refusal(main, run_dir, "decode", x, tmp_path / "b.npy")
 
 
 def test_rivals(tmp_path):

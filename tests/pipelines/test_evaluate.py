@@ -15,9 +15,12 @@ VAE = ("pixelvae", "--latent-dim=3")
 DROPOUT = ("pixelcnn", "--condition=label", "--code-dropout=0.5")
 
 
-def scored(run_dir, *flags, file="result-test.json"):
+def scored(run_dir, *flags):
+    """The result that a call adds to the run."""
+    before = set(run_dir.glob("result*.json"))
     main([str(run_dir), "--accelerator=cpu", "--importance-samples=0", *map(str, flags)])
-    return read_result(run_dir / file)
+    (file,) = set(run_dir.glob("result*.json")) - before
+    return read_result(file)
 
 
 def test_scores_repeat(copy_run):
@@ -29,7 +32,8 @@ def test_scores_repeat(copy_run):
         assert again.value == pytest.approx(first.value, rel=1e-6)
         assert (again.kind, again.fingerprint) == (first.kind, first.fingerprint)
         assert again.steps == first.steps == 20
-        assert again.command.startswith(f"{first.command} && python -m "), "what trained it, too"
+        assert again.train_seconds is None, "it was not this command's"
+        assert again.command.startswith(f"{first.command} && python "), "what trained it, too"
         np.testing.assert_allclose(
             np.load(run_dir / "result-test.nll.npy"), np.load(run_dir / "nll.npy"), rtol=1e-5
         )
@@ -48,13 +52,25 @@ def test_batches_do_not_matter_and_limits_do(copy_run):
 
 def test_another_split_and_another_file(copy_run, tmp_path):
     run_dir = copy_run("pixelcnn")
-    train = scored(run_dir, "--split=train", file="result-train.json")
+    train = scored(run_dir, "--split=train")
     assert train.split == "train"
     assert train.fingerprint != read_result(run_dir).fingerprint
     out = tmp_path / "mine.json"
     main([str(run_dir), "--accelerator=cpu", f"--out={out}"])
     assert read_result(out).split == "test"
     assert (tmp_path / "mine.nll.npy").exists()
+
+
+def test_nothing_is_scored_over(copy_run, refusal):
+    """Each scoring has a name that says what it is of, numbered where that is taken."""
+    run_dir = copy_run(*DROPOUT)
+    for flags in (["--limit=10"], ["--limit=20"], ["--condition=dropped"]):
+        scored(run_dir, *flags)
+    names = {file.name for file in run_dir.glob("result-*.json")}
+    assert names == {"result-test.json", "result-test-2.json", "result-test-dropped.json"}
+    assert read_result(run_dir / "result-test.json").count == 10
+    assert "exists already" in refusal(main, run_dir, f"--out={run_dir / 'result.json'}")
+    assert "no folder" in refusal(main, run_dir, f"--out={run_dir / 'nowhere' / 'a.json'}")
 
 
 def test_estimates_tighten_with_more_samples(copy_run):
@@ -85,7 +101,7 @@ def test_shuffled_annotations_say_so(copy_run):
     indices = np.arange(len(test))
     assert (shuffled.batch(indices).x == test.batch(indices).x).all()
     assert sorted(shuffled.batch(indices).y.tolist()) == sorted(test.labels.tolist())
-    assert (shuffled.batch(indices).y != test.batch(indices).y).any()
+    assert (shuffled.others != indices).all()
 
 
 def test_dropped_conditions_leave_an_exact_likelihood(copy_run):
@@ -99,6 +115,7 @@ def test_dropped_conditions_leave_an_exact_likelihood(copy_run):
         (VAE, ["--condition=shuffled"], "given something"),
         (("pixelcnn", "--condition=label"), ["--condition=dropped"], "--code-dropout"),
         (VAE, ["--importance-samples=-1"], "--importance-samples of at least 0"),
+        (("pixelcnn", "--condition=label"), ["--condition=shuffled", "--limit=1"], "two images"),
         (VAE, ["--score-batch=0"], "--score-batch of at least 1"),
         (VAE, ["--limit=-1"], "--limit must not be negative"),
         (VAE, ["--split=valid"], "has no valid split"),
