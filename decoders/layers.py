@@ -93,16 +93,6 @@ class AboveConv2d(nn.Conv2d):
             x = x[:, :, :-1]
         return super().forward(x)
 
-    def row(self, rows: Tensor, index: int) -> Tensor:
-        """One output row, (B, out, 1, W), of input rows 0..index, the last of them (B, in, R, W).
-
-        Row `index` itself must be among them only where `current_row` holds.
-        """
-        height = self.kernel_size[0]
-        missing = max(0, height - rows.shape[2])
-        x = F.pad(rows[:, :, -height:], (self.reach, self.reach, missing, 0))
-        return super().forward(x)
-
 
 class LeftConv2d(nn.Conv2d):
     """A convolution over what lies to the left in the row, and over earlier groups of the pixel.
@@ -112,7 +102,6 @@ class LeftConv2d(nn.Conv2d):
         out_ids: the group of each output channel.
         kernel_size: the odd size k of the kernel that this is the left part of.
         mask_type: "A" hides a pixel's own group, "B" shows it.
-        bias: whether a bias is added.
 
     (B, in, H, W) -> (B, out, H, W).
 
@@ -128,8 +117,6 @@ class LeftConv2d(nn.Conv2d):
         out_ids: Tensor,
         kernel_size: int,
         mask_type: MaskType,
-        *,
-        bias: bool = True,
     ):
         left = check_kernel_size(kernel_size) // 2
         centre = group_mask(out_ids, in_ids, mask_type)
@@ -140,7 +127,7 @@ class LeftConv2d(nn.Conv2d):
                 "expected kernel_size >= 3 for a first layer that may not see its own pixel, got 1"
             )
         width = left + self.sees_centre
-        super().__init__(len(in_ids), len(out_ids), (1, width), bias=bias)
+        super().__init__(len(in_ids), len(out_ids), (1, width))
         self.masked = self.sees_centre and not bool(centre.all())
         mask = torch.ones(len(out_ids), len(in_ids), 1, width)
         if self.sees_centre:
@@ -196,11 +183,10 @@ class PixelNorm(nn.Module):
     torch.Size([2, 6, 4, 4])
     """
 
-    def __init__(self, channels: int, groups: int = 1, eps: float = 1e-5):
+    def __init__(self, channels: int, groups: int = 1):
         super().__init__()
         bounds = group_bounds(channels, groups)
         self.sizes = [b - a for a, b in pairwise(bounds)]
-        self.eps = eps
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
 

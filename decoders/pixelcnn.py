@@ -169,7 +169,7 @@ class MaskedLayer(nn.Module):
         self.leave = PixelLinear(inner_ids, ids) if self.residual else None
         self.dropout = nn.Dropout(dropout)
         self.activate = gate if gated else torch.relu
-        self.groups, self.halves, self.inner, self.channels = groups, halves, inner, channels
+        self.halves, self.inner, self.channels = halves, inner, channels
 
     def forward(self, x: Tensor, h: Tensor | None) -> Tensor:
         z = x if self.enter is None else self.enter(torch.relu(x))
@@ -239,7 +239,6 @@ class _MaskedLayerScan:
         assert layer.left.bias is not None
         self.left_bias = layer.left.bias.detach()
         self.bias = self.window.buffer.new_zeros(num, width, wide)
-        self.out = self.window.buffer.new_zeros(num, layer.channels)
 
     def begin_row(self, row: int) -> None:
         """Keep what the rows above give this row."""

@@ -205,7 +205,6 @@ class LeftWindow:
         channels, left = conv.in_channels, conv.left
         self.left = left
         self.buffer = weight.new_zeros(batch, left + width, channels)
-        self.out_bounds = out_bounds
         seen = [
             left * channels + (self._own(conv, in_bounds, group) if conv.sees_centre else 0)
             for group in range(len(out_bounds) - 1)

@@ -321,7 +321,11 @@ def load_weights(run_dir: Path, module: nn.Module) -> int:
         raise CheckpointError(
             f"{path} is damaged ({error}); go on with the run by --resume"
         ) from error
-    if metadata.get("sha256", _digest(tensors)) != _digest(tensors):
+    if "sha256" not in metadata or "step" not in metadata:
+        raise CheckpointError(
+            f"{path} names no checksum and step: expected weights that a run of this toolkit saved"
+        )
+    if metadata["sha256"] != _digest(tensors):
         raise CheckpointError(f"{path} is damaged: its checksum differs; go on with --resume")
     load_into(module, tensors, path)
-    return int(metadata.get("step", 0))
+    return int(metadata["step"])

@@ -22,7 +22,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -39,7 +38,6 @@ from pipelines.training.step import Outcome, Stepper
 __all__ = ["FitResult", "NonFiniteError", "TrainConfig", "fit", "make_fabric", "on_main"]
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-Pictures = Callable[[nn.Module], Mapping[str, np.ndarray]]
 
 SCORE = "bits_per_dim"  # in what `evaluate` returns: the lower, the better the checkpoint
 MOST_SKIPS = 20  # non-finite steps in a row, after which leaving them out is no cure
@@ -58,14 +56,12 @@ class FitResult:
         steps: optimiser steps in all, of earlier parts of a resumed run too.
         seconds: of training in all, likewise.
         metrics: the last line of metrics written by this process; empty if none was.
-        best: {"step": …, "bits_per_dim": …} of the best evaluation; None without one.
     """
 
     model: nn.Module
     steps: int
     seconds: float
     metrics: dict[str, Any]
-    best: dict[str, Any] | None
 
 
 def fit(
@@ -76,7 +72,6 @@ def fit(
     run_dir: Path | str,
     *,
     evaluate: Evaluate | None = None,
-    pictures: Pictures | None = None,
     label: str = "train",
     figure: Literal["bits/dim", "nats"] = "bits/dim",
 ) -> FitResult:
@@ -92,8 +87,6 @@ def fit(
         evaluate: called in every process with the averaged model, each `config.eval_every` steps
             and at the end; returns figures of the whole validation set, alike in every process,
             among them "bits_per_dim", whose lowest value decides which checkpoint is the best.
-        pictures: called after it in the first process only; returns pictures (C, H, W) uint8 by
-            name, for TensorBoard.
         label: what the progress bar says is going on.
         figure: what stands beside it: per sub-pixel in bits, or per image in nats.
 
@@ -105,7 +98,7 @@ def fit(
     """
     if len(images) == 0:
         raise ValueError("the training set is empty; check --data-dir and --limit")
-    training = _Training(fabric, model, images, config, Path(run_dir), evaluate, pictures)
+    training = _Training(fabric, model, images, config, Path(run_dir), evaluate)
     return training.run(label, figure)
 
 
@@ -120,10 +113,9 @@ class _Training:
         config: TrainConfig,
         run_dir: Path,
         evaluate: Evaluate | None,
-        pictures: Pictures | None,
     ) -> None:
         self.fabric, self.images, self.config, self.run_dir = fabric, images, config, run_dir
-        self.evaluate, self.pictures = evaluate, pictures
+        self.evaluate = evaluate
         self.main = fabric.is_global_zero
         self.total = config.total_steps(len(images))
         self.stepper = Stepper(fabric, model, config, self.total)
@@ -166,7 +158,7 @@ class _Training:
                     self._save()
             if self.saved != self.step:
                 self._save()
-        return FitResult(self.stepper.averaged(), self.step, self._time(), self.metrics, self.best)
+        return FitResult(self.stepper.averaged(), self.step, self._time(), self.metrics)
 
     def _read(self, step: int) -> Work:
         return work(
@@ -259,9 +251,6 @@ class _Training:
         scores = self.fabric.broadcast(dict(self.evaluate(model)))
         self.evaluated = self.step
         self.logs.write(self.step, {f"valid/{name}": value for name, value in scores.items()})
-        if self.pictures is not None and self.main:
-            for name, picture in self.pictures(model).items():
-                self.logs.picture(self.step, name, picture)
         if self.best is not None and scores[SCORE] >= self.best[SCORE]:
             return False
         self.best = {"step": self.step, SCORE: float(scores[SCORE])}

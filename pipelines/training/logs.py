@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.nll import bits_per_dim
@@ -67,11 +66,6 @@ class Logs:
         """One line about a step that was not taken; numbers that JSON lacks stand as strings."""
         if self.events is not None:
             append(self.run_dir / NONFINITE, {"step": step, **record})
-
-    def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture (C, H, W), uint8, for TensorBoard."""
-        if self.events is not None:
-            self.events.add_image(name, image, step)
 
     def sync(self) -> None:
         """Bring everything out of this process, before a checkpoint that counts on it."""
