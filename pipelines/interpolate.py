@@ -145,7 +145,7 @@ def measure(run: Run, config: Config, walks: Walk, ends: Ends) -> dict[str, Any]
     """How smooth the walks are, and how far their ends are from the images they are codes of."""
     method = config.wanted or walk.default_method(run.model)
     smooth = smoothness(walks.x, run.spec.num_levels)
-    coded = config.level == "all" and run.model.kind in ("bound", "given code")
+    coded = config.level == "all" and run.model.encodes_images
     between = {"first": walks.first, "last": walks.last}
     return {
         "run": str(config.run_dir),

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         check(config)
         run = open_run(config.run_dir)
-        if not codes.has_codes(run.model):
+        if not run.model.encodes_images:
             raise UserError(
                 f"{config.run_dir} holds a model of kind {run.model.kind!r}, which does not encode "
                 "images: it has no latents to look at"

@@ -68,6 +68,11 @@ class Model(nn.Module):
         """What distortion + rate is: "exact", "bound", or "given label" and the like."""
         return "exact" if self.encoder is None else self.encoder.kind
 
+    @property
+    def encodes_images(self) -> bool:
+        """Whether h is made from the image itself, and not from what is said of it."""
+        return self.kind in ("bound", "given code")
+
     def forward(self, x: Tensor, y: Annotation = None) -> Terms:
         """The terms of the negative log-likelihood, in nats for each image.
 

@@ -46,7 +46,8 @@ class DecoderConfig:
     """Which decoder, and its size."""
 
     decoder: Literal["gated", "pixelcnn", "deconv"] = "gated"
-    """Gated PixelCNN; PixelCNN, one masked stack; or deconvolutions with independent pixels."""
+    """Gated PixelCNN; PixelCNN, one masked stack; or deconvolutions with independent pixels, which
+    of the flags below have a likelihood and hidden_channels."""
     likelihood: Literal["categorical", "logistic"] = "categorical"
     """A softmax over all levels, or a mixture of discretised logistic distributions."""
     mixtures: int = 10

@@ -30,7 +30,8 @@ class Config(RunConfig):
     latent_dim: int = 16
     """Dimensions of the (top) latent vector."""
     latent_to: Literal["layers", "map"] = "layers"
-    """How a single latent reaches the decoder: as a bias in each layer, or upsampled to a map."""
+    """How a single latent reaches the decoder: as a bias in each layer, or upsampled to a map
+    (deconvolutions upsample by themselves, and take it as it is)."""
     map_channels: int = 16
     """Channels of that map, or of the one that the lower of two levels is upsampled to."""
     levels_of_latents: Literal[1, 2] = 1

@@ -15,7 +15,8 @@ import tyro
 from decoders.base import AutoregressiveDecoder
 from decoders.checks import SubPixel, receptive_field, show_field
 from pipelines.commands import UserError, checked, exit_codes
-from pipelines.finished import pictures
+from pipelines.finished.output import expanded, refuse_existing, whole_file
+from pipelines.finished.pictures import shade_field, to_image
 from pipelines.networks import DecoderConfig, ImageSpec, make_decoder
 from pipelines.opened import open_run
 
@@ -37,11 +38,13 @@ class Config(DecoderConfig):
     channel: int = -1
     """Its channel (-1: the last one)."""
     out: Path | None = None
-    """Picture to write: seen in white, not seen in black, the target in red."""
+    """Picture to write: seen in white, not seen in black, the target in red; a pixel of which only
+    some channels are seen is as bright as their share."""
 
 
 def main(config: Config) -> None:
     """Measure the receptive field, print it, and write its picture."""
+    refuse_existing(config.out)
     if config.run_dir is not None:
         decoder = open_run(config.run_dir).model.decoder
     else:
@@ -62,16 +65,11 @@ def main(config: Config) -> None:
         f"{target.channel}) depends on {int(field.sum())} of the {before} sub-pixels before it"
     )
     if config.out is not None:
-        pictures.save(field_picture(field, target), config.out.expanduser())
+        share = field.double().mean(dim=-1)
+        picture = to_image(shade_field(share, target.row, target.col))
+        with whole_file(config.out) as stream:
+            picture.save(stream, format="PNG")
         print(config.out)
-
-
-def field_picture(field: torch.Tensor, target: SubPixel) -> torch.Tensor:
-    """A field (H, W, C) as a picture (3, H, W) of bytes: white seen, black not, red the target.
-
-    A pixel of which only some channels are seen is as bright as their share.
-    """
-    return pictures.shade_field(field.double().mean(dim=-1), target.row, target.col)
 
 
 def _target(config: Config, image_shape: tuple[int, int, int]) -> SubPixel:
@@ -97,4 +95,5 @@ def _count_before(target: SubPixel, image_shape: tuple[int, int, int]) -> int:
 
 if __name__ == "__main__":
     with exit_codes():
-        main(tyro.cli(Config, prog="python -m pipelines.receptive_field", description=__doc__))
+        config = tyro.cli(Config, prog="python -m pipelines.receptive_field", description=__doc__)
+        main(expanded(config))

@@ -58,11 +58,6 @@ class Codes(NamedTuple):
         return {name: mean for name, (mean, _) in zip(self.names, self.levels, strict=True)}
 
 
-def has_codes(model: Model) -> bool:
-    """Whether the model encodes images, rather than nothing or what is said of them."""
-    return model.kind in ("bound", "given code")
-
-
 @torch.no_grad()
 def encode(model: Model, images: Images, num: int, *, batch_size: int = 256) -> Codes:
     """The codes of the first `num` images of a set (or of all, if it has fewer)."""
@@ -203,7 +198,7 @@ def study(
     Returns the verdict on the latents; an empty one for a model, or a set, without codes to tell
     apart.
     """
-    if not has_codes(model) or len(splits.test) < 2:
+    if not model.encodes_images or len(splits.test) < 2:
         return ""
     codes = encode(model, splits.test, AFTER_TRAINING, batch_size=batch_size)
     swapped = min(len(codes.x), max(2, MOST_SWAPPED // evaluation.dims))

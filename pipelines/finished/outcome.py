@@ -178,7 +178,7 @@ def write(file: Path, result: Result, scored: Scored) -> None:
 def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> list[Path]:
     """Write the pictures that the model can give: samples, reconstructions and others."""
     files = {"samples.png": pictures.sample_grid(model, images, num, seed)}
-    if model.kind in ("bound", "given code"):
+    if model.encodes_images:
         files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
     if model.encoder is not None and len(images) > 1:
         ends = walk.image_ends(min(6, len(images) // 2))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.training import checkpoint
@@ -218,6 +219,14 @@ def test_damaged_weights_are_an_error(tmp_path, damage):
     damage(tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.load_weights(tmp_path, nn.Linear(50, 50))
+
+
+def test_weights_that_nothing_vouches_for_are_refused(tmp_path):
+    """A file without the checksum and step that a run writes is of another tool."""
+    layer = nn.Linear(2, 3)
+    save_file(layer.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="names no checksum"):
+        checkpoint.load_weights(tmp_path, layer)
 
 
 def test_weights_of_another_model_are_listed(tmp_path):
