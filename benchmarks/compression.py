@@ -39,27 +39,14 @@ def build(shape: tuple[int, int, int], levels: int, dtype: torch.dtype) -> Gated
     return decoder
 
 
-class Given:
-    """A decoder's likelihood with parameters that are there already, for the coder to scan."""
-
-    def __init__(self, params: Tensor):
-        self.ready = params
-
-    def params(self, row: int, col: int, channel: int) -> Tensor:
-        return self.ready[:, :, row, col]
-
-    def push(self, *_: object) -> None:
-        pass
-
-
 @torch.no_grad()
 def encoded(decoder: GatedPixelCNN, x: Tensor, *, at_once: bool) -> tuple[np.ndarray, list]:
     """The words of a file, and the table of every sub-pixel."""
     tape = coding._Tape()
     if at_once:
-        ready = Given(decoder.params(x))
+        ready = coding._ReadyScan(decoder.params(x))
         choose = coding._Encode(decoder.likelihood, x, tape)  # pyright: ignore
-        coding.run(ready, choose, decoder.image_shape, len(x), decoder.dtype)  # pyright: ignore
+        coding.run(ready, choose, decoder.image_shape, len(x), decoder.dtype)
     else:
         coding.encode(decoder, x, tape)
     coder = coding.RangeEncoder()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decoders import sampling
 from decoders.likelihoods import Categorical, Likelihood
 
-Progress = Callable[[Iterable[int]], Iterable[int]]
+ShowRows = Callable[[Iterable[int]], Iterable[int]]
 
 
 class Decoder(nn.Module, ABC):
@@ -72,7 +72,7 @@ class Decoder(nn.Module, ABC):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
-        progress: Progress | None = None,
+        progress: ShowRows | None = None,
     ) -> Tensor:
         """Draw images from p(x | h).
 
@@ -235,7 +235,7 @@ class AutoregressiveDecoder(Decoder):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
-        progress: Progress | None = None,
+        progress: ShowRows | None = None,
     ) -> Tensor:
         """Draw images sub-pixel by sub-pixel (ancestral sampling); see `Decoder.sample`."""
         noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)

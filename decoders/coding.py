@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.base import AutoregressiveDecoder, Decoder, Progress
+from decoders.base import AutoregressiveDecoder, Decoder, ShowRows
 from decoders.deconv import DeconvDecoder
 from decoders.likelihoods import Discrete
 from decoders.sampling import Chooser, Scan, evaluating, run
@@ -50,7 +50,7 @@ def encode(
     h: Tensor | None = None,
     *,
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: ShowRows | None = None,
 ) -> None:
     """Append images to a `RangeEncoder`.
 
@@ -86,7 +86,7 @@ def decode(
     h: Tensor | None = None,
     *,
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: ShowRows | None = None,
 ) -> Tensor:
     """Read images from a `RangeDecoder`, or pop them from an `AnsCoder`; `encode` reversed.
 
@@ -115,7 +115,7 @@ def push(
     h: Tensor | None = None,
     *,
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: ShowRows | None = None,
 ) -> None:
     """Push images on an `AnsCoder`, a stack: the last sub-pixel first, so that `decode` pops them.
 
@@ -198,7 +198,7 @@ def _scan(
     h: Tensor | None,
     batch: int,
     num: int,
-    progress: Progress | None,
+    progress: ShowRows | None,
 ) -> Tensor:
     """The one path by which images are coded and decoded; returns the first `num`."""
     if not 1 <= num <= batch:

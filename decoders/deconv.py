@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from decoders.base import Decoder, Progress, resolve_likelihood
+from decoders.base import Decoder, ShowRows, resolve_likelihood
 from decoders.likelihoods import Likelihood
 
 
@@ -92,7 +92,7 @@ class DeconvDecoder(Decoder):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
-        progress: Progress | None = None,
+        progress: ShowRows | None = None,
     ) -> Tensor:
         """Draw images, all pixels at once; see `Decoder.sample`."""
         noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)

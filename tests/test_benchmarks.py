@@ -1,4 +1,4 @@
-"""Proves that every benchmark still finds what it measures, without measuring."""
+"""Proves that every benchmark starts and says how it is run; what it measures is not measured."""
 
 from __future__ import annotations
 

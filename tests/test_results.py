@@ -17,11 +17,9 @@ FILES = sorted(RESULTS.rglob("*.json"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_committed_result_says_where_it_comes_from(file: Path) -> None:
     result = read_result(file)
-    assert result.command is not None
     assert result.command.startswith("python -m pipelines.")
     assert result.commit is not None
     assert result.fingerprint
-    assert result.count >= 1
 
 
 def test_all_committed_results_can_stand_in_one_table() -> None:

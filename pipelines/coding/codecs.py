@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from decoders import coding
-from decoders.base import Progress
+from decoders.base import ShowRows
 from encoders import GaussianEncoder, LabelEmbedding
 from pipelines.coding.container import Header
 from pipelines.commands import UserError
@@ -84,7 +84,7 @@ def method_of(model: Model, *, bits_back: bool) -> str:
 
 
 @torch.no_grad()
-def encode(model: Model, header: Header, read: ReadBatch, show: Progress | None) -> Encoded:
+def encode(model: Model, header: Header, read: ReadBatch, show: ShowRows | None) -> Encoded:
     """Code the images that `read` gives, batch by batch."""
     if header.method == "bits-back":
         return _encode_bits_back(model, header, read, show)
@@ -100,7 +100,7 @@ def encode(model: Model, header: Header, read: ReadBatch, show: Progress | None)
 
 @torch.no_grad()
 def decode(
-    model: Model, header: Header, words: np.ndarray, show: Progress | None
+    model: Model, header: Header, words: np.ndarray, show: ShowRows | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The images, and the labels where the file has them, batch by batch in their order.
 
@@ -176,7 +176,7 @@ def _uniform(encoder: LabelEmbedding) -> Any:
 
 
 def _encode_bits_back(
-    model: Model, header: Header, read: ReadBatch, show: Progress | None
+    model: Model, header: Header, read: ReadBatch, show: ShowRows | None
 ) -> Encoded:
     initial = 1
     while True:
@@ -187,7 +187,7 @@ def _encode_bits_back(
 
 
 def _pushed(
-    model: Model, header: Header, read: ReadBatch, show: Progress | None, initial: int
+    model: Model, header: Header, read: ReadBatch, show: ShowRows | None, initial: int
 ) -> Encoded | None:
     """All images on a stack that began with so many words; None if these don't suffice.
 
@@ -211,7 +211,7 @@ def _pushed(
 
 
 def _decode_bits_back(
-    model: Model, header: Header, words: np.ndarray, show: Progress | None
+    model: Model, header: Header, words: np.ndarray, show: ShowRows | None
 ) -> Iterator[tuple[Tensor, None]]:
     assert isinstance(model.encoder, GaussianEncoder)
     coder = coding.AnsCoder(words)

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from encoders.text import tokenize
 from pipelines.data import arrays, layouts, noise, packing, sources
 from pipelines.data.images import Batch, Images, to_display
 from pipelines.data.raw import DataError, Raw, RawSplit
@@ -249,8 +250,6 @@ def _annotation(
         raise DataError(f"--condition {part}: {config.data} as found comes with {offered}")
     if part != "caption":
         return np.asarray(values[taken])
-    from encoders.text import tokenize
-
     return tokenize(list(values[taken]), raw.caption_length)
 
 

@@ -40,7 +40,7 @@ def drawn_shapes(config: DataConfig) -> Raw:
     color = config.data == "shapes_color"
     splits = {}
     for name, start, stop in (("train", 0, 10_000), ("test", 10_000, 12_000)):
-        splits[name] = RawSplit(*shapes.draw(np.arange(start, stop), color=color))
+        splits[name] = RawSplit(**shapes.draw(np.arange(start, stop), color=color)._asdict())
     return Raw(
         splits,
         num_levels=4 if color else 2,

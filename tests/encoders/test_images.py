@@ -110,6 +110,9 @@ def test_deterministic_leaves_the_users_network_untouched():
     network = nn.Linear(4, 4)
     encoder = Deterministic(nn.Sequential(nn.Flatten(), network), (4,))
     assert any(parameter is network.weight for parameter in encoder.parameters())
+
+
+def test_deterministic_refuses_a_network_of_another_shape():
     with pytest.raises(ValueError, match=r"expected the network's h of shape \(1, 7\).*\(1, 4\)"):
         Deterministic(nn.Flatten(), (7,))(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
 

