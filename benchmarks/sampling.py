@@ -8,7 +8,7 @@ for each sub-pixel: it is timed on a few of its steps, evenly spread, and scaled
 threads; all of a case is timed in turns in one process, and the medians are taken.
 
 Colours are ordered by masked channel groups (a step of the network for each sub-pixel) in the third
-case; in the fourth by the head (a step for each pixel), as in the presets for photos.
+case; in the fourth by the head (a step for each pixel), as by `--color-order head`.
 """
 
 from __future__ import annotations

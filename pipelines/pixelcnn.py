@@ -52,7 +52,7 @@ PRESETS = {
     # van den Oord et al. 2016b, table 1: 20 layers of 384 maps.
     "paper": replace(
         _PHOTOS, hidden_channels=384, num_layers=20, batch_size=128,
-        head_channels=1024, learning_rate=1e-4, epochs=100, precision="bf16-mixed",
+        head_channels=1024, learning_rate=1e-4, steps=200_000, precision="bf16-mixed",
     ),
 }  # fmt: skip
 
