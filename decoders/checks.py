@@ -150,7 +150,7 @@ def sensitivity(
         pixel: (row, column) of the one that is predicted; the middle one unless given.
 
     Returns:
-        (H, W) float64; zero where the pixel is not seen.
+        (H, W) float64, on the CPU; zero where the pixel is not seen.
 
     Raises:
         TypeError: the decoder has no `PixelEmbedding`.
@@ -185,7 +185,7 @@ def sensitivity(
         decoder.elementwise_log_prob(x, h)[..., row, col].sum().backward()
     gradient = entered[0].grad
     assert gradient is not None
-    return gradient.double().norm(dim=1).mean(dim=0)
+    return gradient.cpu().double().norm(dim=1).mean(dim=0)
 
 
 def pixel_embedding(decoder: nn.Module) -> PixelEmbedding | None:

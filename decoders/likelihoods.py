@@ -99,10 +99,11 @@ class Discrete(Likelihood):
             return logits.argmax(dim=1)
         if temperature != 1:
             logits = at_least_float32(logits) / temperature
-        cdf = torch.softmax(logits.movedim(1, -1), dim=-1, dtype=torch.float64).cumsum(dim=-1)
+        wide = widest_float(logits.device)
+        cdf = torch.softmax(logits.movedim(1, -1), dim=-1, dtype=wide).cumsum(dim=-1)
         # The last level takes what rounding leaves of the total.
         edges = cdf[..., :-1].contiguous()
-        return torch.searchsorted(edges, noise.double().unsqueeze(-1), right=True).squeeze(-1)
+        return torch.searchsorted(edges, noise.to(wide).unsqueeze(-1), right=True).squeeze(-1)
 
     def level_logits(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
         """`level_log_probs` up to a constant, where that is cheaper; (B, L, *S)."""
@@ -282,12 +283,18 @@ class DiagonalGaussian(Likelihood):
         self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
     ) -> Tensor:
         mean, log_std = at_least_float32(params)[:, 2 * channel : 2 * channel + 2].unbind(1)
-        tiny = torch.finfo(torch.float64).eps
-        normal = torch.special.ndtri(noise.double().clamp(tiny, 1 - tiny)).to(mean.dtype)
+        wide = widest_float(noise.device)
+        tiny = torch.finfo(wide).eps
+        normal = torch.special.ndtri(noise.to(wide).clamp(tiny, 1 - tiny)).to(mean.dtype)
         return mean + temperature * self._bounded(log_std).exp() * normal
 
     def _bounded(self, log_std: Tensor) -> Tensor:
         return self.bound * torch.tanh(log_std / self.bound)
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 where the device has no wider one."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoders.layers import AboveConv2d, LeftConv2d
+from decoders.likelihoods import widest_float
 
 if TYPE_CHECKING:
     from decoders.base import AutoregressiveDecoder
@@ -77,7 +78,8 @@ class Draw:
         known: tuple[Tensor, Tensor] | None = None,
     ):
         self.likelihood, self.temperature, self.known = likelihood, temperature, known
-        self.noise = noise.double().permute(2, 3, 1, 0).contiguous()  # (H, W, C, B)
+        wide = widest_float(noise.device)
+        self.noise = noise.to(wide).permute(2, 3, 1, 0).contiguous()  # (H, W, C, B)
 
     def __call__(self, params: Tensor, pixel: Tensor, row: int, col: int, channel: int) -> Tensor:
         noise = self.noise[row, col, channel]

@@ -123,23 +123,43 @@ class Evaluation:
         return bits_per_dim(self.nll.stderr, self.dims)
 
 
+class NonFiniteScoreError(ValueError):
+    """An image scored a number that is none, so that no mean over the set would mean anything."""
+
+
 @contextmanager
 def scoring(model: Any) -> Iterator[None]:
     """Switch gradients off, put a module into eval mode, and restore both afterwards.
 
     In training mode a batch norm lets every pixel see every other, so that the number is no
-    likelihood. A callable that is no `nn.Module` must see to eval mode itself.
+    likelihood. A callable that is no `nn.Module` must see to eval mode itself. Convolutions on GPUs
+    are in float32, not in TF32, which PyTorch otherwise rounds their inputs to.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     training = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
-        with torch.no_grad():
+        with torch.no_grad(), _float32_convolutions():
             yield
     finally:
         for module, was_training in zip(modules, training, strict=True):
             module.training = was_training
+
+
+@contextmanager
+def _float32_convolutions() -> Iterator[None]:
+    """Switch cuDNN's TF32 off: a flag of convolutions since PyTorch 2.9, of all before."""
+    cudnn: Any = torch.backends.cudnn
+    newer = hasattr(cudnn, "conv")
+    owner = cudnn.conv if newer else cudnn
+    name, off = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    before = getattr(owner, name)
+    setattr(owner, name, off)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _terms(model: Model, x: Tensor, y: Any, copies: int = 1) -> Terms:
@@ -214,7 +234,7 @@ class _Table:
             )
         if not np.isfinite(values).all():
             position = int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])
-            raise ValueError(
+            raise NonFiniteScoreError(
                 f"image {position} scored {values[:, position].tolist()} nats: a mean over the set "
                 "would mean nothing (did training diverge?)"
             )
@@ -232,7 +252,8 @@ def evaluate(model: Model, batches: Batches, count: int, *, reduce: Reduce = alo
         reduce: sums a float64 CPU tensor over the processes; needed only if there are several.
 
     Raises:
-        ValueError: an image was missed, repeated or scored non-finitely.
+        ValueError: an image was missed or repeated.
+        NonFiniteScoreError: one scored non-finitely, in whatever process.
 
     >>> x = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
     >>> def uniform(x, y):  # two levels: one bit per pixel

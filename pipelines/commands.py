@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
+from eval.nll import NonFiniteScoreError
 from eval.results import ResultError
 from pipelines.data.sets import DataError
 from pipelines.networks import ImageSpec
@@ -25,6 +26,10 @@ class UserError(ValueError):
     """Flags that don't fit together; the message says which, and what to do."""
 
 
+_AGREED = (UserError, NonFiniteError, NonFiniteScoreError)
+_MENDABLE = (*_AGREED, DataError, CheckpointError, ResultError)
+
+
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Turn the errors that a user can mend into one sentence on stderr and exit code 2.
@@ -34,8 +39,8 @@ def exit_codes() -> Iterator[None]:
     """
     try:
         yield
-    except (DataError, CheckpointError, NonFiniteError, ResultError, UserError) as error:
-        agreed = isinstance(error, (UserError, NonFiniteError))  # met by all processes at once
+    except _MENDABLE as error:
+        agreed = isinstance(error, _AGREED)  # met by all processes at once
         alike = agreed and dist.is_initialized() and dist.get_rank() > 0
         if alike or getattr(error, "relayed", False):
             sys.exit(0)

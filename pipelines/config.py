@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipelines.data.sets import DataConfig
 from pipelines.networks import DecoderConfig
+from pipelines.training import config as training
 from pipelines.training.config import TrainConfig
 
 # The smallest values of flags, those that only some pipelines have included.
@@ -14,6 +15,11 @@ LEAST = {
     **dict.fromkeys(("map_channels", "prior_channels", "encoder_channels"), 1),
     **dict.fromkeys(("importance_samples", "num_samples", "num_layers", "prior_layers"), 0),
     **dict.fromkeys(("encoder_blocks", "embedding_dim"), 0),
+}
+
+# What a resumed run may change: beside what does not change the training, how it is reported.
+MAY_DIFFER = training.MAY_DIFFER | {
+    *("preset", "score_batch", "importance_samples", "num_samples", "name")
 }
 
 

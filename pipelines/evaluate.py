@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from eval.results import Result
+from eval.results import Result, scores_beside
 from pipelines.commands import UserError, exit_codes, launch
 from pipelines.data.sets import Batch, Images, order
 from pipelines.finished import outcome, scoring
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(config: Config) -> None:
     """Score a run, write the result, print the table."""
-    began = time.monotonic()
-    refuse_existing(config.out)
+    began, commit = time.monotonic(), outcome.commit()
+    refuse_existing(config.out, config.out and scores_beside(config.out))
     run = open_run(config.run_dir)
     fabric = launch(
         TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
@@ -101,6 +101,7 @@ def score(config: Config) -> None:
     record = outcome.Record(
         pipeline=run.pipeline,
         command=f"{run.command} && {outcome.command()}",
+        commit=commit,
         config=dataclasses.asdict(run.config),
         steps=run.steps,
         train_seconds=None,

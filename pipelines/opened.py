@@ -49,11 +49,19 @@ def open_run(run_dir: Path) -> Run:
             f"{', '.join(PIPELINES)}"
         )
     module = importlib.import_module(f"pipelines.{pipeline}")
-    config = config_from(module.Config, saved["config"], run_dir)
-    spec = ImageSpec.from_json(dict(saved["images"]))
-    model = module.build(config, spec)
+    try:
+        config = config_from(module.Config, saved["config"], run_dir / checkpoint.CONFIG)
+        spec = ImageSpec.from_json(dict(saved["images"]))
+        model, command = module.build(config, spec), saved["command"]
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{run_dir / checkpoint.CONFIG} describes no model ({error!r}): it was changed by "
+            "hand, or written by another version of this toolkit"
+        ) from error
     steps = checkpoint.load_weights(run_dir, model)
-    return Run(pipeline, saved["command"], config, model.eval(), spec, steps)
+    return Run(pipeline, command, config, model.eval(), spec, steps)
 
 
 def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
@@ -81,17 +89,20 @@ def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -
     """A configuration read back from config.json.
 
     Raises:
-        CheckpointError: it has fields that this version does not know.
+        CheckpointError: it has fields that this version does not know, or impossible values.
     """
     known = {field.name for field in dataclasses.fields(config_class)}
     unknown = sorted(set(saved) - known)
     if unknown:
         raise CheckpointError(
-            f"{source / checkpoint.CONFIG} has unknown fields ({', '.join(unknown)}): "
+            f"{source} has unknown fields ({', '.join(unknown)}): "
             "it was written by another version of this toolkit"
         )
     # JSON knows no tuples, and configurations no lists.
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()
     }
-    return config_class(**fields)
+    try:
+        return config_class(**fields)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{source} describes no run: {error}") from error

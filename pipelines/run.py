@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 
 from pipelines import __version__
 from pipelines.commands import UserError, checked, exit_codes, launch
-from pipelines.config import RunConfig
+from pipelines.config import MAY_DIFFER, RunConfig
 from pipelines.data.sets import DataConfig, DataName, Splits, load
 from pipelines.finished import codes, outcome, scoring
 from pipelines.model import Model
@@ -66,7 +66,7 @@ def parse(
                 f"{out} is a run of {saved.get('pipeline')}: resume it with "
                 f"python -m pipelines.{saved.get('pipeline')}"
             )
-        default = config_from(config_class, saved["config"], Path(out))
+        default = config_from(config_class, saved["config"], Path(out) / checkpoint.CONFIG)
     module = sys.modules[config_class.__module__]
     names = ", ".join(name for name in presets if name not in get_args(DataName))
     return tyro.cli(
@@ -120,9 +120,11 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
         compile=config.compile,
     )
     if fabric.is_global_zero:
+        began_as = checkpoint.read_config(run_dir)
         record = outcome.Record(
             pipeline=pipeline,
-            command=checkpoint.read_config(run_dir)["command"],
+            command=began_as["command"],
+            commit=began_as["commit"],
             config=dataclasses.asdict(config),
             steps=fitted.steps,
             train_seconds=fitted.seconds,
@@ -154,7 +156,7 @@ def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
     return first[0] if first else load(config)
 
 
-def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, splits: Any) -> Path:
+def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, splits: Splits) -> Path:
     """Create the run directory and its config.json, in the first process; all learn where."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run_dir = Path(config.out or f"runs/{pipeline}-{config.data}-{stamp}").expanduser()
@@ -163,8 +165,11 @@ def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, split
     def begin() -> None:
         checkpoint.prepare(run_dir, resume=config.resume)
         commands = [outcome.command()]
-        if config.resume:  # all that led here, each once however often it was given
-            earlier = checkpoint.read_config(run_dir)["command"].split(" && ")
+        if config.resume:
+            saved = checkpoint.read_config(run_dir)
+            _check_resumed(config, spec, splits, saved, run_dir / checkpoint.CONFIG)
+            # All that led here, each once however often it was given.
+            earlier = saved["command"].split(" && ")
             commands = [*earlier, *(word for word in commands if word not in earlier)]
         now = {
             "pipeline": pipeline,
@@ -179,6 +184,24 @@ def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, split
 
     on_main(fabric, begin)
     return run_dir
+
+
+def _check_resumed(
+    config: RunConfig, spec: ImageSpec, splits: Splits, saved: Mapping[str, Any], source: Path
+) -> None:
+    """Refuse, before anything is written, to go on with a run of another model or other images."""
+    was = config_from(type(config), saved["config"], source)
+    images = ImageSpec.from_json(dict(saved["images"]))
+    checkpoint.check_same(
+        {**dataclasses.asdict(was), "images": images, "training set": saved["fingerprint"]},
+        {
+            **dataclasses.asdict(config),
+            "images": spec,
+            "training set": splits.train.fingerprint,
+        },
+        source=source,
+        may_differ=MAY_DIFFER,
+    )
 
 
 def _flag(args: Sequence[str], name: str) -> str | None:

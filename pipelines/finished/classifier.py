@@ -83,7 +83,10 @@ class Classifier(FeatureNetwork):
 
 def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Classifier:
     """Train a classifier on images with --condition label, and keep it in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot create {folder}: {error.strerror or error}") from error
     torch.manual_seed(seed)
     sizes = {
         "image_shape": list(images.image_shape),

@@ -45,6 +45,7 @@ class Record:
     """What a result says besides its scores: where it comes from.
 
     Attributes:
+        commit: of the toolkit when the command began.
         train_seconds: of all of the training; None where it was another command's.
         device: that the numbers were computed on.
         seconds: of this process, everything included.
@@ -52,6 +53,7 @@ class Record:
 
     pipeline: str
     command: str
+    commit: str | None
     config: dict[str, Any]
     steps: int
     train_seconds: float | None
@@ -146,7 +148,7 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         precision=record.config["precision"],
         seed=record.config["seed"],
         command=record.command,
-        commit=commit(),
+        commit=record.commit,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions(record.device),
         config=record.config,

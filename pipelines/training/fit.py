@@ -26,6 +26,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from eval.nll import NonFiniteScoreError
 from pipelines.training import checkpoint
 from pipelines.training.config import MAY_DIFFER, TrainConfig
 from pipelines.training.devices import make_fabric, on_main
@@ -248,7 +249,11 @@ class _Training:
         if self.evaluate is None or not due or self.step == self.evaluated:
             return False
         model = self.stepper.averaged()
-        scores = self.fabric.broadcast(dict(self.evaluate(model)))
+        try:
+            scores = self.fabric.broadcast(dict(self.evaluate(model)))
+        except NonFiniteScoreError:  # in every process
+            self._save()
+            raise
         self.evaluated = self.step
         self.logs.write(self.step, {f"valid/{name}": value for name, value in scores.items()})
         if self.best is not None and scores[SCORE] >= self.best[SCORE]:

@@ -61,14 +61,15 @@ class Work(NamedTuple):
 
     Attributes:
         indices: of the whole global batch, the same in every process.
-        parts: this process's share, in at most `accumulate` parts, at least one.
-        weight: 1.0; or 0.0 where there are more processes than images and the part is a stand-in,
-            since in distributed training every process must do a forward and a backward.
+        parts: this process's share, in at most `accumulate` parts, at least one, and as many in
+            every process, since each forward and backward may be a meeting of them all.
+        weights: of each part, 1.0; or 0.0 where the images do not suffice for this process and the
+            part is a stand-in.
     """
 
     indices: np.ndarray
     parts: list[Batch]
-    weight: float
+    weights: list[float]
 
 
 def share(indices: np.ndarray, rank: int, world: int, parts: int) -> list[np.ndarray]:
@@ -95,9 +96,10 @@ def work(
     """Read this process's share of a step's images."""
     indices = batch_indices(step, seed=seed, count=len(images), batch_size=batch_size)
     shares = share(indices, rank, world, accumulate)
-    weight = 1.0 if shares else 0.0
-    parts = [images.batch(part, noise_seed=(seed, step)) for part in shares or [indices[:1]]]
-    return Work(indices, parts, weight)
+    stand_ins = len(share(indices, 0, world, accumulate)) - len(shares)
+    taken = shares + [indices[:1]] * stand_ins
+    parts = [images.batch(part, noise_seed=(seed, step)) for part in taken]
+    return Work(indices, parts, [1.0] * len(shares) + [0.0] * stand_ins)
 
 
 def ahead(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
+from decoders.likelihoods import widest_float
 from pipelines.training.checkpoint import load_into
 from pipelines.training.config import TrainConfig
 from pipelines.training.ema import EMA, like, whole, whole_state
@@ -80,6 +81,8 @@ class Stepper:
             status = "rescaled"
         else:
             status = "nonfinite"
+            if (scaler := self._scaler) is not None:
+                scaler.update(scaler.get_scale())  # it forgets the gradient, and keeps its scale
             self.ema.restore_buffers(self.plain)  # forward may have spoilt running statistics
         self.optimizer.zero_grad()
         self.step += 1
@@ -114,12 +117,13 @@ class Stepper:
                 terms = self._forward(job, number)
                 rates = level_rates(terms)
                 if free_bits > 0 and means is None:
-                    means = self._sum(_total(rates) * job.weight) / size
+                    means = self._sum(_total(rates) * job.weights[number]) / size
                 weights = self._kl_weights(len(rates))
                 loss = surrogate(terms, weights, free_bits=free_bits, mean_rates=means)
                 # the gradients are averaged over the processes, hence the factor world_size
-                fabric.backward(loss.sum() * (job.weight * fabric.world_size / size))
-            sums = sums + _total(torch.stack([loss, terms.distortion, *rates])) * job.weight
+                weight = job.weights[number]
+                fabric.backward(loss.sum() * (weight * fabric.world_size / size))
+            sums = sums + _total(torch.stack([loss, terms.distortion, *rates])) * weight
         return sums
 
     def _forward(self, job: Work, number: int) -> Any:
@@ -137,7 +141,8 @@ class Stepper:
         sums: Any = 0.0
         for number in range(len(job.parts)):
             with torch.no_grad():
-                sums = sums + _total(level_rates(self._forward(job, number))) * job.weight
+                rates = level_rates(self._forward(job, number))
+                sums = sums + _total(rates) * job.weights[number]
         return self._sum(sums) / len(job.indices)
 
     def _sum(self, tensor: Tensor) -> Tensor:
@@ -177,10 +182,14 @@ class Stepper:
             means = [rate / size for rate in sums[2:]]
             self.scales = adjust(self.scales, means, self.config.soft_free_bits)
 
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        precision = self.fabric.strategy.precision
+        return precision.scaler if isinstance(precision, MixedPrecision) else None
+
     def _lower_loss_scale(self) -> bool:
         """Let float16's gradient scaler meet an overflow; False without one or if it can't."""
-        precision = self.fabric.strategy.precision
-        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
+        scaler = self._scaler
         if scaler is None or scaler.get_scale() < 1:
             return False
         self.optimizer.step()  # the scaler leaves the weights alone and lowers its scale
@@ -224,8 +233,7 @@ class Stepper:
 
 def _total(figures: Tensor) -> Tensor:
     """Sums over the examples of (…, B) figures, in float64 where the device has it."""
-    dtype = torch.float32 if figures.device.type == "mps" else torch.float64
-    return figures.detach().to(dtype).sum(-1)
+    return figures.detach().to(widest_float(figures.device)).sum(-1)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from eval.discovery import discover
-from eval.results import ResultError, write_result
+from eval.results import ResultError, read_result, write_result
 
 
 def test_discovery_takes_runs_files_and_folders_and_leaves_other_json_alone(run, result, tmp_path):
@@ -42,6 +44,18 @@ def test_the_same_run_with_other_numbers_is_an_error(result, tmp_path):
         discover([tmp_path / "b.json", tmp_path / "a.json"])
     write_result(result(value=79.0, seed=1), tmp_path / "b.json")
     assert len(discover([tmp_path])[0]) == 2
+
+
+def test_a_copy_from_before_the_latents_were_studied_is_still_a_copy(run, tmp_path):
+    """`pipelines.latents` adds to a run's own file; the fuller one counts."""
+    folder, copy = run(tmp_path / "run"), tmp_path / "copy.json"
+    result = read_result(folder)
+    write_result(result, copy)
+    full = replace(result, extra={**result.extra, "probes": {"label": 0.9}})
+    write_result(full, folder / "result.json")
+    (found,), problems = discover([copy, folder])
+    assert problems == []
+    assert found.result.extra == full.extra
 
 
 def test_a_path_without_results_is_an_error(tmp_path):

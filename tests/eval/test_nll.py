@@ -62,6 +62,21 @@ def test_bits_per_dim_by_hand():
         nll.bits_per_dim(1.0, 0)
 
 
+def test_convolutions_are_scored_in_float32_on_gpus_too():
+    """PyTorch's default for them is TF32, with 10 bits of mantissa; it comes back afterwards."""
+    conv = torch.backends.cudnn.conv
+    before, seen = conv.fp32_precision, []
+
+    def model(x: Tensor, y: object) -> Terms:
+        seen.append(conv.fp32_precision)
+        return lookup(x, y)
+
+    nll.evaluate(model, batches(images(0, 1), 2), 2)
+    nll.importance_curve(model, images(0, 1), None, (1,))
+    assert seen == ["ieee", "ieee"]
+    assert conv.fp32_precision == before
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 11])
 def test_evaluation_agrees_with_hand_computation(size):
     x = images(*range(11))

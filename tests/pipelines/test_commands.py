@@ -105,6 +105,42 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--learning-rate=0.1", "learning_rate: 0.003 there, 0.1 here"),
+        ("--hidden-channels=16", "hidden_channels: 8 there, 16 here"),
+        ("--no-residual", "residual: True there, False here"),
+        ("--dropout=0.5", "dropout: 0.1 there, 0.5 here"),
+        ("--limit=20", "training set"),
+        ("--levels=4", "images"),
+    ],
+)
+def test_resuming_as_another_run_is_refused_and_harms_nothing(
+    train_run, copy_run, refusal, flag, sentence
+):
+    """Whatever is computed must be the same, whether or not a weight's shape would tell."""
+    run_dir = copy_run("pixelcnn", "--hidden-channels=8", "--lr-decay=constant")
+    before = {file.name: file.read_bytes() for file in run_dir.iterdir() if file.is_file()}
+    resumed = ["--resume", f"--out={run_dir}", "--accelerator=cpu", flag]
+
+    def again(argv: list[str]) -> None:
+        run.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, pixelcnn.build, argv)
+
+    assert sentence in refusal(again, *resumed)
+    assert {f.name: f.read_bytes() for f in run_dir.iterdir() if f.is_file()} == before
+
+
+def test_a_resumed_run_may_be_reported_otherwise(copy_run):
+    """More steps, another name: what does not change the steps that were taken."""
+    run_dir = copy_run("pixelcnn", "--hidden-channels=8", "--lr-decay=constant")
+    more = ["--steps=21", "--name=longer", "--score-batch=7", "--num-samples=4"]
+    argv = ["--resume", f"--out={run_dir}", *more]
+    run.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, pixelcnn.build, argv)
+    result = read_result(run_dir)
+    assert (result.name, result.steps) == ("longer", 21)
+
+
 def test_a_resumed_result_names_every_command_that_led_to_it(tmp_path, monkeypatch):
     """Each once, in their order: together they make the result again."""
     given = []

@@ -132,14 +132,18 @@ def test_damage(packed, tmp_path, refusal):
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
 
-def test_other_probabilities(packed, tmp_path, monkeypatch, refusal):
+@pytest.mark.parametrize("case", CASES)
+def test_other_probabilities(train_run, digits, tmp_path, monkeypatch, refusal, case):
     """Images that came out otherwise than they went in are never written."""
-    run_dir, content = packed
-    (tmp_path / "f").write_bytes(content)
+    pipeline, flags, coding = CASES[case]
+    run_dir = train_run(pipeline, *flags)
+    labels = ["--labels", str(digits[1])] if case == "label" else []
+    words = [*coding, *labels, "--no-compare"]
+    main([str(run_dir), "encode", str(digits[0]), str(tmp_path / "f"), *words])
 
     def off(model, precision):
         with torch.no_grad():
-            model.decoder.head.output.bias[0] += 0.05
+            list(model.decoder.parameters())[-1].view(-1)[0] += 0.05  # the last bias
         return model.double()
 
     monkeypatch.setattr("pipelines.compress._in_precision", off)

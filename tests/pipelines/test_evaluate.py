@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 
 from eval.results import read_result
 from pipelines.evaluate import Shuffled, main
 from pipelines.opened import load_splits, open_run
+from pipelines.training.checkpoint import save_weights
 
 VAE = ("pixelvae", "--latent-dim=3")
 DROPOUT = ("pixelcnn", "--condition=label", "--code-dropout=0.5")
@@ -70,6 +73,8 @@ def test_nothing_is_scored_over(copy_run, refusal):
     assert names == {"result-test.json", "result-test-2.json", "result-test-dropped.json"}
     assert read_result(run_dir / "result-test.json").count == 10
     assert "exists already" in refusal(main, run_dir, f"--out={run_dir / 'result.json'}")
+    (run_dir / "mine.nll.npy").write_bytes(b"of another result")
+    assert "exists already" in refusal(main, run_dir, f"--out={run_dir / 'mine.json'}")
     assert "no folder" in refusal(main, run_dir, f"--out={run_dir / 'nowhere' / 'a.json'}")
 
 
@@ -126,6 +131,31 @@ def test_refuses(train_run, refusal, args, flags, sentence):
     run_dir = train_run(*args)
     assert sentence in refusal(main, run_dir, "--accelerator=cpu", *flags)
     assert not (run_dir / "result-test.json").exists()
+
+
+def test_weights_that_diverged_are_named_not_averaged(copy_run, refusal):
+    run_dir = copy_run("pixelcnn")
+    model = open_run(run_dir).model
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    save_weights(run_dir, model, step=20)
+    assert "did training diverge?" in refusal(main, run_dir, "--accelerator=cpu")
+    assert not (run_dir / "result-test.json").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"config": None}, {"images": {}}, {"config": {"kernel_size": 4}}]
+)
+def test_a_config_that_describes_no_model_is_named(copy_run, refusal, change):
+    run_dir = copy_run("pixelcnn")
+    saved = json.loads((run_dir / "config.json").read_text())
+    for key, value in change.items():
+        if value:
+            saved[key] |= value
+        else:
+            del saved[key]
+    (run_dir / "config.json").write_text(json.dumps(saved))
+    assert "config.json describes no" in refusal(main, run_dir)
 
 
 def test_refuses_directories_that_are_no_finished_run(copy_run, refusal, tmp_path):

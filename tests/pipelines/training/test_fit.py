@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from eval.nll import NonFiniteScoreError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
@@ -129,7 +131,13 @@ def test_processes_share_out_the_same_batches(world):
             work(toy.ToyImages(), step, seed=0, batch_size=4, rank=r, world=world, accumulate=2)
             for r in range(world)
         ]
-        shares = [part.y for job in jobs if job.weight for part in job.parts]
+        shares = [
+            part.y
+            for job in jobs
+            for part, weight in zip(job.parts, job.weights, strict=True)
+            if weight
+        ]
+        assert len({len(job.parts) for job in jobs}) == 1, "each part is a meeting of all"
         assert sorted(torch.cat(shares).tolist()) == sorted(jobs[0].indices.tolist())
         assert all(job.parts for job in jobs), "a process without a forward would hang the others"
 
@@ -331,6 +339,35 @@ def test_a_non_finite_loss_stops_before_anything_is_changed(tmp_path):
     train(replace(FULL, steps=1, eval_every=0), tmp_path / "good")
     good = final_state(tmp_path / "good")
     assert_same([state["model"], state["ema"]], [good["model"], good["ema"]])
+
+
+def test_a_validation_that_is_not_finite_ends_a_run_that_is_saved(tmp_path):
+    def evaluate(model):
+        raise NonFiniteScoreError("image 3 scored [nan, 0.0] nats")
+
+    tmp_path.mkdir(exist_ok=True)
+    config = replace(FULL, checkpoint_every=0)
+    with pytest.raises(NonFiniteScoreError):
+        fit(make_fabric(config), toy.build(), toy.ToyImages(), config, tmp_path, evaluate=evaluate)
+    assert final_state(tmp_path)["step"] == config.eval_every
+
+
+def test_a_gradient_scaler_survives_a_skipped_step(monkeypatch):
+    """It has unscaled the gradient by then, and must not think so in the next step."""
+    config = TrainConfig(accelerator="cpu", batch_size=4, on_nonfinite="skip")
+    fabric = make_fabric(config)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    mixed = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    monkeypatch.setattr(fabric.strategy, "precision", mixed)
+    monkeypatch.setattr(fabric, "_precision", mixed)
+    bad = int(batch_indices(0, seed=0, count=10, batch_size=4)[0])
+    stepper = Stepper(fabric, toy.build(nan_index=bad), config, total=3)
+    jobs = [work(toy.ToyImages(), step, seed=0, batch_size=4) for step in (0, 1)]
+    assert bad not in jobs[1].indices
+    found = [stepper.take(job, lambda: [0.0]).status for job in jobs]
+    assert found[0] == "nonfinite"
+    assert found[1] in ("taken", "rescaled")
+    assert scaler.get_scale() <= 8
 
 
 def test_a_non_finite_loss_can_be_skipped_and_the_average_stays_clean(tmp_path):

@@ -101,7 +101,7 @@ class Settings(TrainConfig):
 
 CASES = [
     {"batch_size": size, "accumulate": parts, "free_bits": free}
-    for size in (6, 5, 1)
+    for size in (6, 5, 3, 1)
     for parts in (1, 2)
     for free in (0.0, 0.3)
 ]
