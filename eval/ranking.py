@@ -137,9 +137,11 @@ def _trained(result: Result) -> str:
     seconds, made = result.train_seconds, result.versions
     if not seconds:
         return ""
-    threads = made.get("threads", "")
+    threads, processes = made.get("threads", ""), made.get("processes", "1")
     on = f" on {made['device']}" if "device" in made else ""
+    on += f", {processes} processes" if processes != "1" else ""
     on += f", {threads} thread{'s' if threads != '1' else ''}" if threads else ""
+    on += " each" if threads and processes != "1" else ""
     return f"trained {max(seconds / 60, 0.1):.{0 if seconds >= 570 else 1}f} min{on}"
 
 

@@ -30,7 +30,7 @@ _DIGITS = Config(
 )  # fmt: skip
 _MNIST = Config(
     data="mnist", epochs=10, batch_size=32, hidden_channels=32, num_layers=8, learning_rate=3e-3,
-    warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True, eval_every=1000,
+    weight_decay=0.1, warmup_steps=100, lr_decay="cosine", ema=0.998, compile=True, eval_every=1000,
 )  # fmt: skip
 _PHOTOS = Config(
     data="cifar10", epochs=10, batch_size=32, hidden_channels=64, num_layers=8,

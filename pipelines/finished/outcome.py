@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from decoders import AutoregressiveDecoder
@@ -302,4 +303,5 @@ def versions(device: torch.device) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if cuda else device.type
     found["device"] = platform.machine() if cpu else name
     found["threads"] = str(torch.get_num_threads())
+    found["processes"] = str(dist.get_world_size() if dist.is_initialized() else 1)
     return found

@@ -98,6 +98,12 @@ def test_a_result_says_what_its_training_took(result, seconds, remark):
     assert table.ranked[0].note == remark
 
 
+def test_a_result_says_how_many_processes_trained_it(result):
+    versions = {"device": "x86_64", "threads": "1", "processes": "2"}
+    (table,) = tables(found(result(train_seconds=4274.0, versions=versions)), literature=())
+    assert table.ranked[0].note == "trained 71 min on x86_64, 2 processes, 1 thread each"
+
+
 def test_other_images_have_a_table_of_their_own(result):
     apart = [
         result(name="full"),
