@@ -43,9 +43,11 @@ PRESETS = {
     "shapes_color": replace(_DIGITS, data="shapes_color", epochs=5),
     **{
         name: replace(_MNIST, data=name)
-        for name in ("mnist", "binarized_mnist", "fashion_mnist", "kmnist", "emnist", "omniglot")
+        for name in (
+            "mnist", "mnist_color", "binarized_mnist", "fashion_mnist", "kmnist", "emnist",
+            "omniglot",
+        )
     },
-    "mnist_color": replace(_MNIST, data="mnist_color"),
     **{name: replace(_PHOTOS, data=name) for name in ("cifar10", "svhn", "celeba")},
     "imagenet32": replace(_PHOTOS, data="imagenet32"),
     "imagenet64": replace(_PHOTOS, data="imagenet64", batch_size=16),
