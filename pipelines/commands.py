@@ -17,7 +17,8 @@ from pipelines.data.sets import DataError
 from pipelines.networks import ImageSpec
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
-from pipelines.training.fit import NonFiniteError, make_fabric
+from pipelines.training.devices import make_fabric
+from pipelines.training.fit import NonFiniteError
 
 N = TypeVar("N", bound=torch.nn.Module)
 
