@@ -29,7 +29,8 @@ from pipelines.model import Model
 from pipelines.networks import ImageSpec
 from pipelines.pixelcnn import PRESETS, Config, build
 from pipelines.run import parse
-from pipelines.training.fit import fit, make_fabric
+from pipelines.training.devices import make_fabric
+from pipelines.training.fit import fit
 
 MIDDLE = "batch-size=32 learning-rate=6e-3"  # what single changes are made of
 TRIALS = (

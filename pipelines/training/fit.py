@@ -29,14 +29,12 @@ from torch import nn
 from eval.nll import NonFiniteScoreError
 from pipelines.training import checkpoint
 from pipelines.training.config import MAY_DIFFER, TrainConfig
-from pipelines.training.devices import make_fabric, on_main
+from pipelines.training.devices import on_main
 from pipelines.training.logs import NONFINITE, Logs, Window
 from pipelines.training.progress import Progress
 from pipelines.training.schedule import TrainingImages, Work, ahead, work
 from pipelines.training.signals import Interrupts, resume_command
 from pipelines.training.step import Outcome, Stepper
-
-__all__ = ["FitResult", "NonFiniteError", "TrainConfig", "fit", "make_fabric", "on_main"]
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 

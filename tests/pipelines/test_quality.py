@@ -18,7 +18,7 @@ from pipelines.finished import classifier
 from pipelines.opened import load_splits, open_run
 from pipelines.quality import Config, Drawn, main
 from pipelines.training.config import TrainConfig
-from pipelines.training.fit import make_fabric
+from pipelines.training.devices import make_fabric
 
 LABEL = ("pixelcnn", "--condition=label")
 

@@ -16,7 +16,7 @@ import torch
 
 from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
-from pipelines.training.fit import make_fabric
+from pipelines.training.devices import make_fabric
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 toy = SimpleNamespace(**runpy.run_path(str(SCRIPT)))

@@ -18,8 +18,9 @@ from eval.nll import NonFiniteScoreError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
+from pipelines.training.devices import make_fabric
 from pipelines.training.ema import EMA
-from pipelines.training.fit import NonFiniteError, fit, make_fabric
+from pipelines.training.fit import NonFiniteError, fit
 from pipelines.training.schedule import batch_indices, work
 from pipelines.training.step import Stepper
 

@@ -18,7 +18,8 @@ import torch
 
 from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
-from pipelines.training.fit import fit, make_fabric
+from pipelines.training.devices import make_fabric
+from pipelines.training.fit import fit
 from pipelines.training.signals import Interrupts, resume_command
 
 SCRIPT = Path(__file__).with_name("toy_run.py")

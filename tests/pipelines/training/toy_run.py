@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from eval.nll import Terms
 from pipelines.data.sets import Batch
-from pipelines.training import fit as train
 from pipelines.training.config import TrainConfig
+from pipelines.training.devices import make_fabric
+from pipelines.training.fit import fit
 from pipelines.training.schedule import work
 from pipelines.training.step import Stepper
 
@@ -138,14 +139,14 @@ def main():
     import tyro
 
     settings = tyro.cli(Settings)
-    fabric = train.make_fabric(settings.training)
+    fabric = make_fabric(settings.training)
     if settings.gradients:
         found = gradients(fabric)
         if fabric.is_global_zero:
             torch.save(found, settings.gradients)
         return
     model = build(nan_index=settings.nan_index, die_at=settings.die_at, delay=settings.delay)
-    train.fit(
+    fit(
         fabric,
         model,
         ToyImages(settings.count),
