@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -29,13 +30,13 @@ SAME = ("data", "variant", "split", "count", "fingerprint", "image_shape", "leve
 class Config:
     """Compare two runs image by image."""
 
-    run_a: tyro.conf.Positional[Path]
+    run_a: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_A")]
     """A run directory with result.json and nll.npy, or a result file with its scores beside it."""
-    run_b: tyro.conf.Positional[Path]
+    run_b: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_B")]
     """Another, scored on the same images."""
     most: int = 8
     """How many of the images that they differ on most to show, each way."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.html")] = None
     """Write a page with the pictures of both to this file too."""
 
 

@@ -11,9 +11,9 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -35,9 +35,9 @@ class Config:
     """Only this data set (mnist takes in its static binarisation)."""
     format: Literal["md", "html", "csv", "json"] = "md"
     """Markdown, one self-contained HTML page, CSV, or JSON."""
-    out: Path | None = field(default=None)
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write to this file instead of the terminal."""
-    into: Path | None = field(default=None)
+    into: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md")] = None
     """Write into this Markdown file, between its lines <!-- leaderboard --> and
     <!-- /leaderboard -->; the rest of it stays."""
     published: bool = True

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -28,7 +28,7 @@ from pipelines.training.config import TrainConfig
 class Config:
     """Flags of `python -m pipelines.evaluate`."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
     """The run directory."""
     split: Literal["train", "valid", "test"] = "test"
     """Which images to score."""
@@ -49,7 +49,7 @@ class Config:
     """Kind of device."""
     devices: str = "auto"
     """Number of devices, or auto."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """The result file to write (default: result-<split>.json in the run directory, with the
     condition if there is one, and numbered where that is taken)."""
 

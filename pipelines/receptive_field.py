@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -25,7 +26,7 @@ from pipelines.opened import open_run
 class Config(DecoderConfig):
     """Flags of `python -m pipelines.receptive_field`."""
 
-    run_dir: tyro.conf.Positional[Path | None] = None
+    run_dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN_DIR]")] = None
     """A run directory; without one, an untrained decoder of the flags below."""
     image_shape: tuple[int, int, int] = (1, 28, 28)
     """Channels, height and width, where there is no run directory."""
@@ -37,7 +38,7 @@ class Config(DecoderConfig):
     """Its column, likewise."""
     channel: int = -1
     """Its channel (-1: the last one)."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
     """Picture to write: seen in white, not seen in black, the target in red; a pixel of which only
     some channels are seen is as bright as their share."""
 

@@ -36,9 +36,9 @@ class Config:
     """Sharpens the distribution of each sub-pixel below 1, flattens it above; 0 takes its mode."""
     complete: Literal["none", "top", "bottom", "left", "right", "center"] = "none"
     """Keep this half (or the middle quarter) of test images, and draw the rest."""
-    label: int | None = None
+    label: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Draw this label only."""
-    caption: str | None = None
+    caption: Annotated[str | None, tyro.conf.arg(metavar="STR")] = None
     """Draw what this caption says."""
     grid: Literal["square", "classes"] = "square"
     """How samples are laid out: nearly square, or one row for each class."""
