@@ -18,16 +18,6 @@ COMMANDS = sorted(
 )
 
 
-def help_of(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> str:
-    monkeypatch.setattr(sys, "argv", [command, "--help"])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_module(command, run_name="__main__", alter_sys=True)
-    assert stopped.value.code == 0
-    return capsys.readouterr().out
-
-
 def test_the_commands_are_found() -> None:
     assert {"pipelines.pixelvae", "pipelines.sample", "eval.leaderboard"} <= set(COMMANDS)
 
@@ -37,7 +27,11 @@ def test_the_commands_are_found() -> None:
 def test_help(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = help_of(command, monkeypatch, capsys)
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
     assert text.startswith(f"usage: python -m {command} ")
     assert "{None}" not in text, "what may be left out needs a metavar"
     flat = " ".join(re.sub("[│╭─╮╰╯]", " ", text).split())
