@@ -1,0 +1,61 @@
+"""Draw a part of a data set that represents the whole: seeded, and stratified by label.
+
+Data sets are often sorted, by class or by capture, so their first N images are not a sample. Every
+place that uses a part of a split for the whole draws it here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.data import noise
+
+_PURPOSE = int.from_bytes(b"subset")  # keeps these draws apart from data order and dynamic noise
+
+
+def draw(count: int, num: int, labels: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+    """Draw `num` of `count` images without replacement: sorted indices, int64 (min(num, count),).
+
+    A pure function of its arguments. With labels, every class keeps its share of the images to
+    within a rounding: member r of the n in a class, in random order, comes at (r + 1/2) / n, which
+    is Webster's method of apportionment. Smaller draws with one seed are parts of larger ones.
+
+    Args:
+        count: images in the whole.
+        num: images to draw (0: all).
+        labels: (count,) integers, or None for a plain draw.
+        seed: another seed, another draw.
+
+    Example:
+        >>> labels = np.repeat([0, 1, 2], [50, 30, 20])
+        >>> np.bincount(labels[draw(100, 10, labels)]).tolist()
+        [5, 3, 2]
+        >>> draw(100, 3).tolist() == draw(100, 3).tolist() != draw(100, 3, seed=1).tolist()
+        True
+    """
+    if not 0 < num < count:
+        return np.arange(count)
+    keys = noise.bits((_PURPOSE, seed), np.arange(count))
+    order = np.argsort(keys, kind="stable")
+    if labels is not None:
+        sizes = np.unique(labels, return_counts=True)[1]
+        order = order[np.argsort(labels[order], kind="stable")]  # class by class, each in its order
+        rank = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        position = (rank + 0.5) / np.repeat(sizes, sizes)
+        order = order[np.lexsort((keys[order], position))]
+    return np.sort(order[:num])
+
+
+def describe(count: int, num: int, labels: np.ndarray | None = None, seed: int = 0) -> str:
+    """Say how `draw` with these arguments chose; empty where it takes all.
+
+    Example:
+        >>> describe(60_000, 1_000, np.zeros(60_000))
+        '1,000 of 60,000, drawn with seed 0, stratified by label'
+        >>> describe(60_000, 0)
+        ''
+    """
+    if not 0 < num < count:
+        return ""
+    stratified = "" if labels is None else ", stratified by label"
+    return f"{num:,} of {count:,}, drawn with seed {seed}{stratified}"
