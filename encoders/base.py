@@ -50,7 +50,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
-        """Encode images x (B, C, H, W) of uint8 levels, or their annotation y.
+        """Encode images x (B, C, H, W) of levels (uint8; int64 above 256), or their annotation y.
 
         Latents are drawn with PyTorch's global random number generator, in training and
         evaluation mode alike. An encoder that reads y only accepts None for x.
@@ -105,18 +105,33 @@ def batch_of(shape: tuple[int | str, ...]) -> str:
     return "(" + ", ".join(map(str, ("B", *shape))) + ")"
 
 
-def check_images(x: Tensor | None, image_shape: tuple[int, ...] | None = None) -> Tensor:
-    """Return x if it is a batch of uint8 levels (B, *image_shape), else raise a ValueError."""
+def check_images(
+    x: Tensor | None, image_shape: tuple[int, ...] | None = None, num_levels: int = 256
+) -> Tensor:
+    """Return x if it is a batch of levels (B, *image_shape), else raise a ValueError.
+
+    Levels are uint8 up to 256 of them and int64 above, as in the decoders.
+    """
+    dtype = torch.uint8 if num_levels <= 256 else torch.int64
     shape = batch_of(image_shape or ("C", "H", "W"))
     if x is None:
-        raise ValueError(f"expected uint8 images {shape}, got none: this encoder reads x")
+        raise ValueError(f"expected {dtype} images {shape}, got none: this encoder reads x")
     if x.dim() != 4 or (image_shape is not None and tuple(x.shape[1:]) != tuple(image_shape)):
         raise ValueError(f"expected images of shape {shape}, got {tuple(x.shape)}")
-    if x.dtype != torch.uint8:
+    if x.dtype != dtype:
+        cure = "; turn floats in [0, 1] into levels with decoders.to_levels"
         raise ValueError(
-            f"expected uint8 levels, got {x.dtype}: turn floats in [0, 1] into levels with "
-            "decoders.to_levels"
+            f"expected {dtype} levels 0..{num_levels - 1}, got {x.dtype}"
+            f"{cure if x.is_floating_point() else ''}"
         )
+    # uint8 can't pass 255, so the full range needs no look at the values.
+    if num_levels != 256 and checks_values() and x.numel():
+        low, high = (int(value) for value in x.aminmax())
+        if low < 0 or high >= num_levels:
+            raise ValueError(
+                f"expected levels 0..{num_levels - 1}, got {low if low < 0 else high}: quantise "
+                "the images, or build the encoder with more num_levels"
+            )
     return x
 
 

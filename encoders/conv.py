@@ -13,7 +13,7 @@ from encoders.layers import Features, LevelInput, pyramid, stage_channels
 class ConvEncoder(Encoder):
     """A convolutional encoder x -> h, the first half of an autoencoder.
 
-    uint8 levels -> [-1, 1] -> convolutions that halve the map -> linear layer -> h
+    levels -> [-1, 1] -> convolutions that halve the map -> linear layer -> h
 
     A vector code comes from a linear layer over a map within 4x4; a map code (K, H', W') from a
     1x1 convolution at H'xW', which must be the image's size halved some times (odd sides round up).
@@ -71,7 +71,7 @@ class ConvEncoder(Encoder):
             self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, code_shape[0]))
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
-        """Encode images (B, C, H, W) of uint8 levels; y is ignored."""
+        """Encode levels (B, C, H, W); y is ignored."""
         return fixed_code(self.head(self.features(self.input(x))))
 
 
@@ -84,7 +84,7 @@ class Deterministic(Encoder):
         num_levels: x holds levels below this; they are divided by num_levels - 1.
 
     Raises:
-        ValueError: x isn't a batch of uint8 images, or the network's output isn't (B, *code_shape).
+        ValueError: x isn't a batch of levels, or the network's output isn't (B, *code_shape).
 
     >>> import torch
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -102,8 +102,8 @@ class Deterministic(Encoder):
         self.num_levels = num_levels
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
-        """Encode images (B, C, H, W) of uint8 levels; y is ignored."""
-        unit = check_images(x).float() / (self.num_levels - 1)
+        """Encode levels (B, C, H, W); y is ignored."""
+        unit = check_images(x, num_levels=self.num_levels).float() / (self.num_levels - 1)
         h = self.network(unit.to(dtype_of(self.network)))
         if tuple(h.shape) != (len(unit), *self.code_shape):
             raise ValueError(

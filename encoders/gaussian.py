@@ -17,7 +17,7 @@ Scale = Literal["exp", "softsign"]
 class GaussianEncoder(Encoder):
     """q(z|x) = N(mean, diag(std^2)) with p(z) = N(0, I); what it yields is a "bound".
 
-    uint8 levels -> [-1, 1] -> network -> linear -> (mean, std) -> z = mean + std * noise -> h
+    levels -> [-1, 1] -> network -> linear -> (mean, std) -> z = mean + std * noise -> h
 
     The rate is the KL divergence in closed form, per dimension (mean^2 + std^2 - 1) / 2 - log std.
 
@@ -80,7 +80,7 @@ class GaussianEncoder(Encoder):
         )
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
-        """Encode images (B, C, H, W) of uint8 levels, drawing one z each; y is ignored."""
+        """Encode levels (B, C, H, W), drawing one z each; y is ignored."""
         return self._draw(*self._posterior(x))
 
     def draws(self, x: Tensor, y: object = None, *, num: int) -> Code:

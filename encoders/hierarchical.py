@@ -124,7 +124,7 @@ class HierarchicalEncoder(Encoder):
         )
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
-        """Encode images (B, C, H, W) of uint8 levels, drawing both latents; y is ignored."""
+        """Encode levels (B, C, H, W), drawing both latents; y is ignored."""
         return self._draw(*self._posterior(x))
 
     def draws(self, x: Tensor, y: object = None, *, num: int) -> Code:

@@ -89,10 +89,37 @@ def test_embedded_levels_begin_smooth():
     assert more.weight.std(dim=0).min() > 0
 
 
-@pytest.mark.parametrize("levels", [1, 257])
-def test_impossible_numbers_of_levels_are_refused(levels):
-    with pytest.raises(ValueError, match=f"expected num_levels from 2 to 256, got {levels}"):
-        LevelInput((1, 4, 4), levels)
+def test_impossible_numbers_of_levels_are_refused():
+    with pytest.raises(ValueError, match="expected at least 2 num_levels, got 1"):
+        LevelInput((1, 4, 4), 1)
+
+
+ENCODERS = {
+    "conv": lambda levels: ConvEncoder(
+        (1, 4, 4), code_shape=(3,), num_levels=levels, hidden_channels=4
+    ),
+    "deterministic": lambda levels: Deterministic(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), (3,), num_levels=levels
+    ),
+    "gaussian": lambda levels: GaussianEncoder(
+        (1, 4, 4), 3, num_levels=levels, hidden_channels=4, embedding_dim=2
+    ),
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS.keys())
+def test_more_than_256_levels_are_int64_and_within_their_number(encoder):
+    x = torch.randint(0, 512, (2, 1, 4, 4))
+    assert encoder(512)(x).h.shape == (2, 3)
+    assert encoder(512)(x).h.isfinite().all()
+    with pytest.raises(ValueError, match=r"expected levels 0\.\.511, got 512"):
+        encoder(512)(torch.full_like(x, 512))
+    with pytest.raises(ValueError, match=r"expected levels 0\.\.511, got -1"):
+        encoder(512)(torch.full_like(x, -1))
+    with pytest.raises(ValueError, match=r"expected torch.int64 levels .* got torch.uint8"):
+        encoder(512)(x.to(torch.uint8))
+    with pytest.raises(ValueError, match=r"expected torch.uint8 levels .* got torch.int64"):
+        encoder(256)(x)
 
 
 def test_impossible_image_shape_is_refused():
