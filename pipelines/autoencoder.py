@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from encoders import ConvEncoder
-from pipelines.commands import UserError
 from pipelines.config import RunConfig
 from pipelines.model import Model
 from pipelines.networks import ImageSpec, make_decoder
 from pipelines.run import main
+from pipelines.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,15 @@ from lightning_fabric import Fabric
 
 from eval.nll import NonFiniteScoreError
 from eval.results import ResultError
-from pipelines.data.sets import DataError
 from pipelines.networks import ImageSpec
-from pipelines.training.checkpoint import CheckpointError
+from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
 from pipelines.training.devices import make_fabric
-from pipelines.training.fit import NonFiniteError
 
 N = TypeVar("N", bound=torch.nn.Module)
 
 
-class UserError(ValueError):
-    """Flags that don't fit together; the message says which, and what to do."""
-
-
-_AGREED = (UserError, NonFiniteError, NonFiniteScoreError)
-_MENDABLE = (*_AGREED, DataError, CheckpointError, ResultError)
+_OF_EVAL = (NonFiniteScoreError, ResultError)  # the package eval knows nothing of UserError
 
 
 @contextmanager
@@ -40,8 +33,8 @@ def exit_codes() -> Iterator[None]:
     """
     try:
         yield
-    except _MENDABLE as error:
-        agreed = isinstance(error, _AGREED)  # met by all processes at once
+    except (UserError, *_OF_EVAL) as error:
+        agreed = getattr(error, "agreed", isinstance(error, NonFiniteScoreError))
         alike = agreed and dist.is_initialized() and dist.get_rank() > 0
         if alike or getattr(error, "relayed", False):
             sys.exit(0)

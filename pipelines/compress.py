@@ -30,12 +30,14 @@ from decoders.coding import CodingError
 from encoders import LabelEmbedding
 from pipelines.coding import codecs, container, npy, rivals
 from pipelines.coding.container import Header
-from pipelines.commands import UserError, exit_codes
+from pipelines.commands import exit_codes
 from pipelines.data.sets import DataError
-from pipelines.finished.output import expanded, refuse_existing, whole_file
+from pipelines.finished.output import expanded, refuse_existing
 from pipelines.finished.pictures import count_rows
 from pipelines.model import Model
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import whole_file
 from pipelines.training import checkpoint
 from pipelines.training.progress import Progress
 

@@ -16,11 +16,12 @@ import numpy as np
 import tyro
 
 from eval.results import Result, scores_beside
-from pipelines.commands import UserError, exit_codes, launch
+from pipelines.commands import exit_codes, launch
 from pipelines.data.sets import Batch, Images, order
 from pipelines.finished import outcome, scoring
 from pipelines.finished.output import expanded, free_name, refuse_existing
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
 
 

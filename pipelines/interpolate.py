@@ -18,11 +18,13 @@ from torch import Tensor
 
 from encoders import HierarchicalEncoder, LabelEmbedding
 from eval.interpolation import Method, smoothness
-from pipelines.commands import UserError, exit_codes, launch
+from pipelines.commands import exit_codes, launch
 from pipelines.finished import pictures, walk
-from pipelines.finished.output import expanded, free_name, refuse_existing, whole_file
+from pipelines.finished.output import expanded, free_name, refuse_existing
 from pipelines.finished.walk import Ends, Walk
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import whole_file
 from pipelines.training.config import TrainConfig
 
 

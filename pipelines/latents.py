@@ -16,11 +16,12 @@ import tyro
 
 from eval.latents import Latents
 from eval.results import ResultError, read_result
-from pipelines.commands import UserError, exit_codes, launch
+from pipelines.commands import exit_codes, launch
 from pipelines.finished import board, codes, scoring
 from pipelines.finished.codes import Codes
 from pipelines.finished.output import expanded
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
 
 

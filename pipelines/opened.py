@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pipelines.commands import UserError
 from pipelines.config import RunConfig
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
 from pipelines.networks import ImageSpec
+from pipelines.runtime.errors import UserError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 

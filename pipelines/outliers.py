@@ -21,14 +21,16 @@ import numpy as np
 import tyro
 
 from eval.nll import Score, Terms, bits_per_dim
-from pipelines.commands import UserError, exit_codes, launch
+from pipelines.commands import exit_codes, launch
 from pipelines.data.arrays import channels_first, map_npy
 from pipelines.data.decoding import Rules, decode
 from pipelines.data.listing import list_folder
 from pipelines.data.sets import DATA_SETS, DataConfig, DataError, Images, load
 from pipelines.finished import scoring
-from pipelines.finished.output import expanded, free_name, whole_file
+from pipelines.finished.output import expanded, free_name
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import whole_file
 from pipelines.training.config import TrainConfig
 
 

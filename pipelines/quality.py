@@ -25,13 +25,15 @@ from torch import Tensor
 
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
-from pipelines.commands import UserError, exit_codes, launch
+from pipelines.commands import exit_codes, launch
 from pipelines.data.sets import Images, Splits, load, order
 from pipelines.finished import classifier, foreign, pictures
 from pipelines.finished.classifier import Classifier, FeatureNetwork
-from pipelines.finished.output import expanded, free_name, whole_file
+from pipelines.finished.output import expanded, free_name
 from pipelines.finished.scoring import move
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import whole_file
 from pipelines.training.config import TrainConfig
 from pipelines.training.progress import Progress
 

@@ -15,11 +15,13 @@ import tyro
 
 from decoders.base import AutoregressiveDecoder
 from decoders.checks import SubPixel, receptive_field, show_field
-from pipelines.commands import UserError, checked, exit_codes
-from pipelines.finished.output import expanded, refuse_existing, whole_file
+from pipelines.commands import checked, exit_codes
+from pipelines.finished.output import expanded, refuse_existing
 from pipelines.finished.pictures import shade_field, to_image
 from pipelines.networks import DecoderConfig, ImageSpec, make_decoder
 from pipelines.opened import open_run
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import whole_file
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ import tyro
 from lightning_fabric import Fabric
 
 from pipelines import __version__
-from pipelines.commands import UserError, checked, exit_codes, launch
+from pipelines.commands import checked, exit_codes, launch
 from pipelines.config import MAY_DIFFER, RunConfig
 from pipelines.data.sets import DataConfig, DataName, Splits, load
 from pipelines.finished import codes, outcome, scoring
 from pipelines.model import Model
 from pipelines.networks import ImageSpec
 from pipelines.opened import config_from
+from pipelines.runtime.errors import UserError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.devices import on_main

@@ -19,14 +19,16 @@ import tyro
 from torch import Tensor
 
 from decoders import DeconvDecoder
-from pipelines.commands import UserError, exit_codes
+from pipelines.commands import exit_codes
 from pipelines.data.sets import to_display
 from pipelines.finished import pictures
-from pipelines.finished.output import expanded, free_name, refuse_existing, whole_file
+from pipelines.finished.output import expanded, free_name, refuse_existing
 from pipelines.finished.plan import Config, Plan, check, make_plan
 from pipelines.model import Model
 from pipelines.networks import make_decoder
 from pipelines.opened import Run, open_run
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import whole_file
 from pipelines.training.checkpoint import CheckpointError, load_into
 from pipelines.training.progress import Progress
 

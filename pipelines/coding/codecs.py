@@ -28,8 +28,8 @@ from decoders import coding
 from decoders.base import ShowRows
 from encoders import GaussianEncoder, LabelEmbedding
 from pipelines.coding.container import Header
-from pipelines.commands import UserError
 from pipelines.model import Model
+from pipelines.runtime.errors import UserError
 
 GRID = 256  # points of the latent grid in a unit
 REACH = 16  # the grid ends this far from zero

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipelines.runtime.errors import UserError
+
 if TYPE_CHECKING:
     from pipelines.data.sets import DataConfig
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data at hand cannot be used; the message names the file and the cure."""
+
+    agreed = False
 
 
 class RawSplit(NamedTuple):

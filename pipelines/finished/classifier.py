@@ -21,7 +21,7 @@ from encoders.base import device_of
 from eval.nll import Terms
 from pipelines.data.sets import Images
 from pipelines.training import checkpoint
-from pipelines.training.atomic import CheckpointError
+from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
 from pipelines.training.fit import fit
 

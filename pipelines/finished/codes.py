@@ -25,7 +25,7 @@ from pipelines.data.sets import Images, Splits
 from pipelines.finished import board
 from pipelines.finished.scoring import move
 from pipelines.model import Model
-from pipelines.training.checkpoint import write_atomic
+from pipelines.runtime.files import whole_file
 from pipelines.training.progress import Progress
 
 AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
@@ -165,7 +165,8 @@ def draw(
                 points, codes.labels, title if name == "code" else f"{title}, {name} level"
             )
             file = run_dir / f"latents-{level}{method}.png"
-            write_atomic(file, lambda stream, drawn=figure: drawn.savefig(stream, dpi=150))
+            with whole_file(file, replace=True) as stream:
+                figure.savefig(stream, dpi=150)
             files.append(file)
     return files
 

@@ -10,9 +10,9 @@ import importlib
 import torch
 from torch import Tensor, nn
 
-from pipelines.commands import UserError
 from pipelines.data.sets import Images, to_display
 from pipelines.finished.classifier import FeatureNetwork
+from pipelines.runtime.errors import UserError
 
 
 class Foreign(FeatureNetwork):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import platform
 import shlex
@@ -27,7 +26,7 @@ from eval.results import Estimate, Result, scores_beside, write_result
 from pipelines.data.sets import Images, to_display
 from pipelines.finished import board, pictures, scoring, walk
 from pipelines.model import Model
-from pipelines.training.checkpoint import write_atomic
+from pipelines.runtime.files import whole_file
 
 VALIDATION_IMAGES = 1000
 MOST_IMAGE_BYTES = 32 * 2**20  # of images.npy
@@ -172,9 +171,8 @@ def write(file: Path, result: Result, scored: Scored) -> None:
 
     The latter is nll.npy beside result.json, and <name>.nll.npy beside any other <name>.json.
     """
-    buffer = io.BytesIO()
-    np.save(buffer, scored.evaluation.nll.values)
-    write_atomic(scores_beside(file), lambda beside: beside.write(buffer.getvalue()))
+    with whole_file(scores_beside(file), replace=True) as stream:
+        np.save(stream, scored.evaluation.nll.values)
     write_result(result, file)
 
 
@@ -206,9 +204,8 @@ def keep(run_dir: Path, result: Result, images: Images) -> None:
         to_display(images.batch(np.arange(start, min(start + 1000, count))).x, images.num_levels)
         for start in range(0, count, 1000)
     ]
-    buffer = io.BytesIO()
-    np.save(buffer, torch.cat(shown).numpy())
-    write_atomic(run_dir / "images.npy", lambda beside: beside.write(buffer.getvalue()))
+    with whole_file(run_dir / "images.npy", replace=True) as stream:
+        np.save(stream, torch.cat(shown).numpy())
     scores = {
         f"{result.split}/bits_per_dim": result.bits_per_dim,
         f"{result.split}/nats": result.value,

@@ -1,17 +1,13 @@
-"""Files that a command writes for its user: never over another one, and whole or not at all."""
+"""Files that a command writes for its user: never over another one."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-from pipelines.commands import UserError
-from pipelines.training.atomic import sync_folder
+from pipelines.runtime.errors import UserError
 
 C = TypeVar("C")
 
@@ -44,26 +40,3 @@ def free_name(folder: Path, stem: str, suffix: str) -> Path:
         if not file.exists():
             return file
     raise AssertionError("unreachable")
-
-
-@contextmanager
-def whole_file(file: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its name once it is complete and on the disk.
-
-    Where an error ends the block, nothing is left behind.
-
-    Raises:
-        UserError: the disk is full, the folder read-only, …
-    """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, file)
-        sync_folder(file.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)

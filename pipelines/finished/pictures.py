@@ -16,7 +16,7 @@ from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
 from pipelines.finished.scoring import move
 from pipelines.model import Model
-from pipelines.training.atomic import write_atomic
+from pipelines.runtime.files import whole_file
 from pipelines.training.progress import Progress, progress
 
 LONG_SIDE = 1200  # pixels that a grid is enlarged towards
@@ -50,7 +50,8 @@ def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
 
 def save(canvas: Tensor, file: Path) -> None:
     """Write a picture as PNG, over the one that is there."""
-    write_atomic(file, lambda stream: to_image(canvas).save(stream, format="PNG"))
+    with whole_file(file, replace=True) as stream:
+        to_image(canvas).save(stream, format="PNG")
 
 
 def save_gif(

@@ -15,11 +15,11 @@ from torch import Tensor
 from encoders import Joint, LabelEmbedding, TextEncoder
 from encoders.base import repeat
 from encoders.text import tokenize
-from pipelines.commands import UserError
 from pipelines.data.sets import to_display
 from pipelines.finished.scoring import move
 from pipelines.model import Model
 from pipelines.opened import Run, load_splits
+from pipelines.runtime.errors import UserError
 
 Part = Literal["top", "bottom", "left", "right", "center"]
 

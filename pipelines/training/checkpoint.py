@@ -23,11 +23,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from pipelines.training.atomic import CheckpointError, warn, write_atomic, write_text
+from pipelines.runtime.errors import UserError, warn
+from pipelines.runtime.files import UNFINISHED, whole_file, write_text
 
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "weights.safetensors", "checkpoints"
 FORMAT = 1  # of a checkpoint; raise it when its contents change
 DIGITS = 16  # of the SHA-256 in a checkpoint's name
+
+
+class CheckpointError(UserError):
+    """Something is wrong with a run directory; the message says what, and what to do."""
+
+    agreed = False
 
 
 # The directory and its config
@@ -36,7 +43,7 @@ DIGITS = 16  # of the SHA-256 in a checkpoint's name
 def remove_leftovers(run_dir: Path) -> None:
     """Delete what a killed process was writing; call it while no other one writes here."""
     for folder in (run_dir, run_dir / CHECKPOINTS):
-        for leftover in folder.glob(".*.tmp"):
+        for leftover in folder.glob(f".*.{UNFINISHED}"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
 
@@ -139,10 +146,10 @@ def check_same(
 
 
 class _Hashed:
-    """A file to write to, which knows the SHA-256 of what went through."""
+    """A file to write to, which adds what goes through to a hash."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.hash = file, hashlib.sha256()
+    def __init__(self, file: BinaryIO, digest: Any) -> None:
+        self.file, self.hash = file, digest
 
     def write(self, data: bytes) -> int:
         self.hash.update(data)
@@ -185,14 +192,16 @@ def save_state(run_dir: Path, state: Mapping[str, Any], *, keep: int, best: int 
         raise CheckpointError(f"cannot create {folder}: {error.strerror}") from error
     name = f"step-{state['step']:09d}"
 
-    def write(file: BinaryIO) -> str:
-        through = _Hashed(file)
-        torch.save({"format": FORMAT, **state}, through)  # pyright: ignore[reportArgumentType]
-        return f"{name}-{through.hash.hexdigest()[:DIGITS]}.pt"
+    digest = hashlib.sha256()
 
-    path = write_atomic(folder / f"{name}.pt", write)
+    def named() -> str:
+        return f"{name}-{digest.hexdigest()[:DIGITS]}.pt"
+
+    with whole_file(folder / f"{name}.pt", replace=True, named=named) as file:
+        through = _Hashed(file, digest)
+        torch.save({"format": FORMAT, **state}, through)  # pyright: ignore[reportArgumentType]
     prune(run_dir, keep=keep, best=best)
-    return path
+    return folder / named()
 
 
 def prune(run_dir: Path, *, keep: int, best: int | None) -> None:
@@ -294,7 +303,8 @@ def save_weights(run_dir: Path, module: nn.Module, *, step: int) -> Path:
     tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     metadata = {"step": str(step), "sha256": _digest(tensors)}
     path = run_dir / WEIGHTS
-    write_atomic(path, lambda file: file.write(to_safetensors(tensors, metadata)))
+    with whole_file(path, replace=True) as file:
+        file.write(to_safetensors(tensors, metadata))
     return path
 
 

@@ -13,8 +13,7 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from pipelines.data.raw import DataError
-from pipelines.training.atomic import CheckpointError
+from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
 
 T = TypeVar("T")
@@ -78,14 +77,14 @@ def on_main(fabric: Fabric, do: Callable[[], T]) -> T:
     """Do something in the first process only, and give what it returns to all of them.
 
     Raises:
-        CheckpointError, DataError: in every process, if `do` raised it in the first: none is left
+        UserError: in every process, if `do` raised it in the first: none is left
             waiting. In the others it has a true attribute `relayed`: it need not be told twice.
     """
     result, error = None, None
     if fabric.is_global_zero:
         try:
             result = do()
-        except (CheckpointError, DataError) as raised:
+        except UserError as raised:
             error = raised
     result, error = fabric.broadcast((result, error))
     if error is not None:

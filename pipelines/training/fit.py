@@ -27,6 +27,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from eval.nll import NonFiniteScoreError
+from pipelines.runtime.errors import UserError
 from pipelines.training import checkpoint
 from pipelines.training.config import MAY_DIFFER, TrainConfig
 from pipelines.training.devices import on_main
@@ -42,7 +43,7 @@ SCORE = "bits_per_dim"  # in what `evaluate` returns: the lower, the better the 
 MOST_SKIPS = 20  # non-finite steps in a row, after which leaving them out is no cure
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(UserError):
     """Training met a loss or a gradient that is no finite number; no weight was changed by it."""
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.nll import bits_per_dim
-from pipelines.training.atomic import CheckpointError, write_text
+from pipelines.runtime.files import write_text
+from pipelines.training.checkpoint import CheckpointError
 
 METRICS, NONFINITE, EVENTS = "metrics.jsonl", "nonfinite.jsonl", "tensorboard"
 

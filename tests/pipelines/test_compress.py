@@ -178,7 +178,7 @@ def test_crash_leaves_nothing(packed, digits, tmp_path, monkeypatch):
     def interrupted(*_: object, **__: object):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", interrupted)
+    monkeypatch.setattr(os, "link", interrupted)
     with pytest.raises(SystemExit) as exit_:
         main([str(run_dir), "encode", str(digits[0]), str(tmp_path / "f"), "--no-compare"])
     assert exit_.value.code == 130

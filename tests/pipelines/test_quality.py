@@ -12,11 +12,11 @@ import torch
 
 from eval.quality import nearest_neighbours
 from pipelines import quality
-from pipelines.commands import UserError
 from pipelines.data.sets import DataConfig, load, order
 from pipelines.finished import classifier
 from pipelines.opened import load_splits, open_run
 from pipelines.quality import Config, Drawn, main
+from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
 from pipelines.training.devices import make_fabric
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from pipelines.runtime.files import WriteError, write_text
 from pipelines.training import checkpoint
-from pipelines.training.atomic import write_text
 from pipelines.training.checkpoint import CheckpointError
 
 ROOT = Path(__file__).parents[3]
@@ -120,7 +120,7 @@ def largest_file(size):
 
 def test_a_write_that_the_system_cuts_short_leaves_the_old_one(tmp_path):
     good = save(tmp_path, 1)
-    with largest_file(1000), pytest.raises(CheckpointError, match=r"cannot write .* untouched"):
+    with largest_file(1000), pytest.raises(WriteError, match=r"cannot write .* untouched"):
         save(tmp_path, 2)
     assert list((tmp_path / "checkpoints").iterdir()) == [good]
     assert checkpoint.newest_valid(tmp_path) == good
@@ -136,9 +136,9 @@ def test_a_full_disk_or_read_only_folder_leaves_the_old_one(tmp_path, monkeypatc
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, call, refuse)
-    with pytest.raises(CheckpointError, match=os.strerror(number)):
+    with pytest.raises(WriteError, match=os.strerror(number)):
         save(tmp_path, 2)
-    with pytest.raises(CheckpointError, match=os.strerror(number)):
+    with pytest.raises(WriteError, match=os.strerror(number)):
         write_text(tmp_path / "file", "new")
     monkeypatch.undo()
     assert checkpoint.newest_valid(tmp_path) == good
@@ -170,7 +170,7 @@ for _ in range(kills):
     time.sleep(random.uniform(0.0, 0.06))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    leftovers += len(list((run_dir / "checkpoints").glob(".*.tmp")))
+    leftovers += len(list((run_dir / "checkpoints").glob(".*.unfinished")))
     checkpoint.remove_leftovers(run_dir)
     state = checkpoint.read_state(checkpoint.checkpoints(run_dir)[0])  # raises if damaged
     assert state["step"] >= last

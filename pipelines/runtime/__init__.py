@@ -1,0 +1,1 @@
+"""Files and errors, as every part of the pipelines needs them."""

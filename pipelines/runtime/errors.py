@@ -1,0 +1,24 @@
+"""Errors that a user can fix, and warnings that nobody should miss."""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar
+
+
+class UserError(ValueError):
+    """A user can fix this: the message says what was expected, what came, and what to do.
+
+    A command that meets one prints the message on standard error and exits with code 2.
+
+    Attributes:
+        agreed: whether all processes of a distributed run meet it at the same time, so that the
+            first one alone should report it.
+    """
+
+    agreed: ClassVar[bool] = True
+
+
+def warn(message: str) -> None:
+    """Print a warning that nobody should miss on standard error."""
+    print(f"WARNING: {message}", file=sys.stderr, flush=True)
