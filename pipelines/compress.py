@@ -31,6 +31,7 @@ from encoders import LabelEmbedding
 from pipelines.coding import codecs, container, npy, rivals
 from pipelines.coding.container import Header
 from pipelines.commands import exit_codes
+from pipelines.data.levels import append_levels
 from pipelines.data.sets import DataError
 from pipelines.finished.output import expanded, refuse_existing
 from pipelines.finished.pictures import count_rows
@@ -71,7 +72,7 @@ class Decode:
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """What encode wrote."""
     images: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGES.npy")]
-    """The .npy to write, of the layout that was encoded."""
+    """The .npy to write, of the layout that was encoded; it carries the number of levels."""
     labels: Annotated[Path | None, tyro.conf.arg(metavar="LABELS.npy")] = None
     """Where to write the labels, as .npy."""
 
@@ -81,7 +82,7 @@ class Export:
     """The run's test images as a file to encode."""
 
     images: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGES.npy")]
-    """The .npy to write."""
+    """The .npy to write; it carries the number of levels."""
     labels: Annotated[Path | None, tyro.conf.arg(metavar="LABELS.npy")] = None
     """Where to write the labels, as .npy."""
     num: int = 0
@@ -194,6 +195,7 @@ def decode(run: Run, run_dir: Path, config: Decode) -> None:
                 digest.update(x.numpy().data)
                 stream.write(npy.laid_out(x.numpy(), header.layout).data)
                 labels += [] if y is None else [y.numpy()]
+            append_levels(stream, header.num_levels)
         except CodingError as error:
             raise _other_arithmetic(config.file, header) from error
         if digest.digest()[: container.DIGITS] != header.images:
@@ -218,6 +220,7 @@ def export(run: Run, config: Export) -> None:
         for start in range(0, count, 1024):
             x = test.batch(np.arange(start, min(start + 1024, count))).x
             stream.write(x.numpy().data)
+        append_levels(stream, test.num_levels)
     if config.labels is not None and test.labels is not None:
         with whole_file(config.labels) as stream:
             np.save(stream, np.asarray(test.labels[:count], dtype=np.int64))

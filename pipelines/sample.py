@@ -20,6 +20,7 @@ from torch import Tensor
 
 from decoders import DeconvDecoder
 from pipelines.commands import exit_codes
+from pipelines.data.levels import append_levels
 from pipelines.data.sets import to_display
 from pipelines.finished import pictures
 from pipelines.finished.output import expanded, free_name, refuse_existing
@@ -67,6 +68,7 @@ def sample(run: Run, config: Config) -> list[Path]:
     if config.npy is not None:
         with whole_file(config.npy) as stream:
             np.save(stream, x.numpy())
+            append_levels(stream, levels)
     return [file for file in (png, gif, config.npy) if file is not None]
 
 

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipelines.data.levels import read_levels
 from pipelines.data.sets import DataError
 
 
@@ -17,6 +18,12 @@ def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[n
         DataError: it is no array of images that this run's model can code.
     """
     array = read_array(file)
+    carried = read_levels(file)
+    if carried not in (None, levels):
+        raise DataError(
+            f"{file} carries images of {carried} levels, this run's model codes {levels}: export "
+            "them from this run, or quantise them as in training"
+        )
     channels, height, width = shape
     wanted = f"(N, {channels}, {height}, {width})"
     if array.dtype != np.uint8:
@@ -81,7 +88,7 @@ def read_labels(file: Path, count: int, num_classes: int) -> np.ndarray:
 def write_header(
     stream: BinaryIO, count: int, shape: tuple[int, int, int], layout: str = "NCHW"
 ) -> None:
-    """Begin an .npy file of `count` images of shape (C, H, W); their bytes are to follow."""
+    """Begin an .npy file of `count` images of shape (C, H, W): their bytes and levels follow."""
     channels, height, width = shape
     shapes = {
         "NCHW": (channels, height, width),

@@ -53,7 +53,7 @@ class Config:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
     """The picture to write (default: a new name in the run directory)."""
     npy: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
-    """Also write the samples' levels, uint8 (N, C, H, W)."""
+    """Also write the samples' levels, uint8 (N, C, H, W); the file carries their number."""
     data_dir: str = ""
     """Where the data set is now, if test images are needed (default: where it was in training)."""
     device: str = "auto"
