@@ -76,6 +76,7 @@ def time_plain_scan(decoder: GatedPixelCNN, batch: int) -> float:
 
     def step(index: int) -> None:
         row, col, channel = index // (channels * width), index // channels % width, index % channels
+        draw.begin_row(row)
         params = scan.params(row, col, channel)
         values = draw(params, scan.x[:, :, row, col], row, col, channel)
         scan.push(row, col, channel, values)

@@ -145,7 +145,7 @@ class _Tape:
         self.entries.append((symbols, table))
 
 
-class _Encode:
+class _Encode(Chooser):
     """Chooses the values of the images, and codes them."""
 
     def __init__(self, likelihood: Discrete, x: Tensor, coder: Any):
@@ -159,7 +159,7 @@ class _Encode:
         return _filled(known.long(), len(params))
 
 
-class _Decode:
+class _Decode(Chooser):
     """Chooses the values that the bits say."""
 
     def __init__(self, likelihood: Discrete, num: int, coder: Any):

@@ -25,6 +25,8 @@ class GatedScan(Scan):
     each layer, those of its channel group alone.
     """
 
+    rows_alike = True
+
     def __init__(self, decoder: GatedPixelCNN, h: Tensor | None, num: int):
         _, height, width = decoder.image_shape
         h = fit_map(h, (height, width), decoder.resize)
@@ -59,9 +61,17 @@ class GatedScan(Scan):
             for pixel in self.pixels
         ]
 
+    def begin_row(self, row: int) -> None:
+        # The first layer sees strictly earlier rows: the one that was just completed is the last.
+        first = self.layers[0].window
+        above = first.buffer[:, first.left :].transpose(1, 2).unsqueeze(2)
+        for layer in self.layers:
+            if row or layer is not self.layers[0]:
+                layer.rows.push(above)
+            above = layer.begin_row(row)
+        self.head.begin_row(row)
+
     def params(self, row: int, col: int, channel: int) -> Tensor:
-        if col == channel == 0:
-            self._begin_row(row)
         if channel < self.groups:
             for move in self.moves[col][channel]:
                 move.run()
@@ -70,19 +80,10 @@ class GatedScan(Scan):
             part.relu_()
         if channel >= self.head.groups:
             return self.head.output
-        return self.head.step(self.features, self.pixels[col], row, col, channel)
+        return self.head.step(self.features, self.pixels[col], col, channel)
 
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
         self.inputs[col][channel].copy_(self.embed.channel(values, channel, self.dtype))
-
-    def _begin_row(self, row: int) -> None:
-        # The first layer sees strictly earlier rows: the one that was just completed is the last.
-        first = self.layers[0].window
-        above = first.buffer[:, first.left :].transpose(1, 2).unsqueeze(2)
-        for layer in self.layers:
-            if row or layer is not self.layers[0]:
-                layer.rows.push(above)
-            above = layer.begin_row(row)
 
 
 class _Move(NamedTuple):

@@ -160,8 +160,8 @@ class HeadScan:
         self.groups = head.groups
         self.hidden = hidden_weight.new_zeros(batch, head.hidden.out_channels)
         self.output = hidden_weight.new_zeros(batch, head.output.out_channels)
-        self.hidden_bias = _bias_rows(head.hidden.bias, head.hidden_cond.bias(h))
-        self.output_bias = _bias_rows(head.output.bias, head.output_cond.bias(h))
+        self.hidden_bias = _RowBias(head.hidden.bias, head.hidden_cond.bias(h))
+        self.output_bias = _RowBias(head.output.bias, head.output_cond.bias(h))
         a, b, c = head.hidden_bounds, head.output_bounds, head.feature_bounds
         self.hidden_bounds, self.output_bounds = list(pairwise(a)), list(pairwise(b))
         self.features_seen = [c[-1] if len(c) == 2 else c[g + 1] for g in range(self.groups)]
@@ -185,39 +185,52 @@ class HeadScan:
                 for (start, end), seen in zip(self.hidden_bounds, self.own_seen, strict=True)
             ]
 
-    def step(self, features: Tensor, embedded: Tensor, row: int, col: int, group: int) -> Tensor:
+    def begin_row(self, row: int) -> None:
+        """Fetch what a map h adds in this row."""
+        self.hidden_bias.begin_row(row)
+        self.output_bias.begin_row(row)
+
+    def step(self, features: Tensor, embedded: Tensor, col: int, group: int) -> Tensor:
         """The parameters (B, P), of which those of `group` and before are right.
 
         Args:
             features: (B, F) after the ReLU, right up to `group` where they are in groups.
             embedded: (B, C * D), the pixel's embedded channels, right before `group`.
-            row: the pixel's row.
             col: the pixel's column.
             group: the channel group.
         """
         z = self.hidden_parts[group]
-        bias = _at(self.hidden_bias, row, col, self.hidden_bounds[group])
+        bias = self.hidden_bias.at(col, self.hidden_bounds[group])
         seen = features[:, : self.features_seen[group]]
         torch.addmm(bias, seen, self.hidden_weights[group], out=z)
         if self.own_seen[group]:
             z.addmm_(embedded[:, : self.own_seen[group]], self.own_weights[group])
         z.relu_()
-        bias = _at(self.output_bias, row, col, self.output_bounds[group])
+        bias = self.output_bias.at(col, self.output_bounds[group])
         out = self.output_parts[group]
         torch.addmm(bias, self.hidden_seen[group], self.output_weights[group], out=out)
         return self.output
 
 
-def _bias_rows(bias: Tensor | None, cond: Tensor | None) -> Tensor:
-    """A layer's bias with that of h: (F,), (B, F), or (H, W, B, F)."""
-    assert bias is not None
-    if cond is None:
-        return bias.detach()
-    if cond.shape[2:] == (1, 1):
-        return bias.detach() + cond.detach()[:, :, 0, 0]
-    return bias.detach() + cond.detach().permute(2, 3, 0, 1)
+class _RowBias:
+    """A layer's bias with that of h: the same everywhere, or one for each pixel of a row."""
 
+    def __init__(self, bias: Tensor | None, cond: Tensor | None):
+        assert bias is not None
+        self.rows: Tensor | None = None  # (H, W, B, F)
+        if cond is None:
+            self.row = bias.detach()  # (F,)
+        elif cond.shape[2:] == (1, 1):
+            self.row = bias.detach() + cond.detach()[:, :, 0, 0]  # (B, F)
+        else:
+            self.rows = bias.detach() + cond.detach().permute(2, 3, 0, 1)
+            self.row = torch.empty_like(self.rows[0])  # (W, B, F), always in the same place
 
-def _at(bias: Tensor, row: int, col: int, span: tuple[int, int]) -> Tensor:
-    """The part of a `_bias_rows` for some of the features of one pixel, (f,) or (B, f)."""
-    return (bias[row, col] if bias.dim() == 4 else bias)[..., span[0] : span[1]]
+    def begin_row(self, row: int) -> None:
+        if self.rows is not None:
+            self.row.copy_(self.rows[row])
+
+    def at(self, col: int, span: tuple[int, int]) -> Tensor:
+        """The part for some of the features of one pixel, (f,) or (B, f)."""
+        row = self.row if self.rows is None else self.row[col]
+        return row[..., span[0] : span[1]]

@@ -187,6 +187,8 @@ class MaskedLayer(nn.Module):
 class MaskedScan(Scan):
     """The cached scan of a `PixelCNN`: rows above a row at a time, the row at hand by pixels."""
 
+    rows_alike = True
+
     def __init__(self, decoder: PixelCNN, h: Tensor | None, num: int):
         _, height, width = decoder.image_shape
         h = fit_map(h, (height, width), decoder.resize)
@@ -198,10 +200,12 @@ class MaskedScan(Scan):
         self.features = weight.new_zeros(num, layers[-1].channels)
         self.output = weight.new_zeros(0)
 
+    def begin_row(self, row: int) -> None:
+        for layer in self.layers:
+            layer.begin_row(row)
+        self.head.begin_row(row)
+
     def params(self, row: int, col: int, channel: int) -> Tensor:
-        if col == channel == 0:
-            for layer in self.layers:
-                layer.begin_row(row)
         window = self.layers[0].window
         if channel < self.decoder.groups:
             x = window.buffer[:, window.left + col]
@@ -210,7 +214,7 @@ class MaskedScan(Scan):
             self.features.copy_(x).relu_()  # copied: x is of another type under autocast
         if channel < self.decoder.head.groups:
             embedded = window.buffer[:, window.left + col]
-            self.output = self.head.step(self.features, embedded, row, col, channel)
+            self.output = self.head.step(self.features, embedded, col, channel)
         return self.output
 
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:

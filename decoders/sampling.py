@@ -15,6 +15,7 @@ Source of the idea: Ramachandran et al.: Fast Generation for Convolutional Autor
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,17 @@ if TYPE_CHECKING:
 
 
 class Scan(ABC):
-    """One pass over a batch of images in raster order."""
+    """One pass over a batch of images in raster order.
+
+    Attributes:
+        rows_alike: whether each row after the first repeats the same operations on the same memory
+            once `begin_row` has returned. A GPU then records one row and replays it.
+    """
+
+    rows_alike = False
+
+    def begin_row(self, row: int) -> None:  # noqa: B027
+        """Do what a row needs before its first `params`; by default nothing."""
 
     @abstractmethod
     def params(self, row: int, col: int, channel: int) -> Tensor:
@@ -63,12 +74,27 @@ class PlainScan(Scan):
         self.x[:, channel, row, col] = values.to(self.x.dtype)
 
 
-Chooser = Callable[[Tensor, Tensor, int, int, int], Tensor]
-"""(params (B, P), pixel (B, C), row, col, channel) -> values (B,) of that sub-pixel."""
+class Chooser(ABC):
+    """Decides the value of each sub-pixel: by drawing it, or by reading it from a file.
+
+    Attributes:
+        rows_alike: as of a `Scan`.
+    """
+
+    rows_alike = False
+
+    def begin_row(self, row: int) -> None:  # noqa: B027
+        """Do what a row needs before its first sub-pixel; by default nothing."""
+
+    @abstractmethod
+    def __call__(self, params: Tensor, pixel: Tensor, row: int, col: int, channel: int) -> Tensor:
+        """The values (B,) of a sub-pixel, of its parameters (B, P) and its pixel (B, C) so far."""
 
 
-class Draw:
+class Draw(Chooser):
     """Chooses by sampling from the likelihood, except where the values are known."""
+
+    rows_alike = True
 
     def __init__(
         self,
@@ -77,17 +103,31 @@ class Draw:
         temperature: float = 1.0,
         known: tuple[Tensor, Tensor] | None = None,
     ):
-        self.likelihood, self.temperature, self.known = likelihood, temperature, known
+        self.likelihood, self.temperature = likelihood, temperature
         wide = widest_float(noise.device)
-        self.noise = noise.to(wide).permute(2, 3, 1, 0).contiguous()  # (H, W, C, B)
+        self.noise = _by_rows(noise.to(wide))
+        self.known = [_by_rows(part) for part in known or ()]
+        # What the current row needs, always in the same place.
+        self.row_noise = torch.empty_like(self.noise[0])
+        self.row_known = [torch.empty_like(part[0]) for part in self.known]
+
+    def begin_row(self, row: int) -> None:
+        self.row_noise.copy_(self.noise[row])
+        for own, part in zip(self.row_known, self.known, strict=True):
+            own.copy_(part[row])
 
     def __call__(self, params: Tensor, pixel: Tensor, row: int, col: int, channel: int) -> Tensor:
-        noise = self.noise[row, col, channel]
+        noise = self.row_noise[col, channel]
         values = self.likelihood.sample(params, pixel, channel, noise, self.temperature)
-        if self.known is None:
+        if not self.row_known:
             return values
-        image, mask = (part[:, channel, row, col] for part in self.known)
+        image, mask = (part[col, channel] for part in self.row_known)
         return torch.where(mask, image.to(values.dtype), values)
+
+
+def _by_rows(images: Tensor) -> Tensor:
+    """(B, C, H, W) as (H, W, C, B)."""
+    return images.permute(2, 3, 1, 0).contiguous()
 
 
 def run(
@@ -97,23 +137,77 @@ def run(
     num: int,
     dtype: torch.dtype,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
+    *,
+    record: bool = True,
 ) -> Tensor:
-    """Scan `num` images, choosing the value of each sub-pixel; returns them, (B, C, H, W)."""
+    """Scan `num` images, choosing the value of each sub-pixel.
+
+    Args:
+        scan: gives the parameters.
+        choose: decides the values.
+        image_shape: (C, H, W).
+        num: B.
+        dtype: type of the values.
+        progress: wraps the loop over rows.
+        record: whether a GPU records a row as a CUDA graph and replays it for those after it, where
+            scan and chooser allow it. The same operations run on the same numbers either way.
+
+    Returns:
+        (B, C, H, W).
+    """
     channels, height, width = image_shape
-    image = None
-    for row in (progress or iter)(range(height)):
+    pixels: list[Tensor] = []  # (B, C) for each column of the current row
+
+    def one_row(row: int) -> None:
         for col in range(width):
             for channel in range(channels):
                 params = scan.params(row, col, channel)
-                if image is None:
-                    shape = (height, width, num, channels)
-                    image = torch.zeros(shape, dtype=dtype, device=params.device)
-                pixel = image[row, col]
-                values = choose(params, pixel, row, col, channel)
-                pixel[:, channel] = values
+                if not pixels:
+                    shape = (width, num, channels)
+                    pixels.extend(torch.zeros(shape, dtype=dtype, device=params.device))
+                values = choose(params, pixels[col], row, col, channel)
+                pixels[col][:, channel] = values
                 scan.push(row, col, channel, values)
-    assert image is not None
-    return image.permute(2, 3, 0, 1).contiguous()
+
+    record = record and scan.rows_alike and choose.rows_alike
+    rows = []
+    for row in (progress or iter)(range(height)):
+        scan.begin_row(row)
+        choose.begin_row(row)
+        if row == 1 and record and _records(pixels[0].device):
+            one_row = _recorded(one_row, row)
+        one_row(row)
+        rows.append(torch.stack(pixels))
+    return torch.stack(rows).permute(2, 3, 0, 1).contiguous()
+
+
+def _records(device: torch.device) -> bool:
+    """Whether operations on a device can be recorded as a CUDA graph now."""
+    return (
+        device.type == "cuda"
+        and torch.cuda.is_available()
+        and not torch.cuda.is_current_stream_capturing()
+    )
+
+
+def _recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
+    """One row's work recorded as a CUDA graph, to be replayed for any row like it.
+
+    A step is dozens of operations of microseconds each: launched one by one they leave a GPU idle
+    most of the time. Recording runs nothing. Where it fails, the steps are launched as before.
+    """
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            step(row)
+    except RuntimeError as error:
+        warnings.warn(
+            f"the scan could not be recorded as a CUDA graph ({str(error).splitlines()[0]}): "
+            "sampling takes longer, and gives the same images",
+            stacklevel=2,
+        )
+        return step
+    return lambda _: graph.replay()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from decoders import (
     DiscretizedLogisticMixture,
     GatedPixelCNN,
     PixelCNN,
+    sampling,
 )
 
 SHAPE = (3, 5, 6)
@@ -256,6 +257,42 @@ def test_a_gpu_scores_and_samples_as_the_cpu(network, colors, cond_shape, inputs
 
 
 @pytest.mark.gpu
+def test_a_recorded_row_draws_as_one_launched_step_by_step(network, colors, cond_shape, inputs):
+    decoder = network(SHAPE, cond_shape=cond_shape, **colors(4)).eval().cuda()
+    x, h = inputs(decoder, 4)
+    h, noise = None if h is None else h.cuda(), torch.rand(4, *SHAPE, device="cuda")
+    known = x.cuda(), (torch.rand(4, *SHAPE) < 0.3).cuda()
+    expected, recorded = (
+        sampling.run(
+            decoder.scan(h, 4),
+            sampling.Draw(decoder.likelihood, noise, known=known),
+            SHAPE,
+            4,
+            torch.uint8,
+            record=record,
+        )
+        for record in (False, True)
+    )
+    assert torch.equal(recorded, expected)
+
+
+@pytest.mark.gpu
+def test_a_row_that_cannot_be_recorded_is_drawn_all_the_same(network, inputs, monkeypatch):
+    decoder = network(SHAPE, num_levels=4).cuda()
+    noise = torch.rand(4, *SHAPE, device="cuda")
+    expected = decoder.sample(noise=noise)
+    draw = sampling.Draw.__call__
+
+    def wait(self, params, *where):
+        torch.cuda.current_stream().synchronize()  # refused while a graph is recorded
+        return draw(self, params, *where)
+
+    monkeypatch.setattr(sampling.Draw, "__call__", wait)
+    with pytest.warns(UserWarning, match="could not be recorded as a CUDA graph"):
+        assert torch.equal(decoder.sample(noise=noise), expected)
+
+
+@pytest.mark.gpu
 def test_a_gpu_scan_equals_the_whole_network(network, colors, inputs):
     decoder = network(SHAPE, **colors(4)).eval().cuda()
     x, _ = inputs(decoder, 4)
@@ -263,6 +300,7 @@ def test_a_gpu_scan_equals_the_whole_network(network, colors, inputs):
     with torch.no_grad():
         expected, scan = decoder.params(x), decoder.scan(None, 4)
         for row in range(5):
+            scan.begin_row(row)
             for col in range(6):
                 for channel in range(3):
                     step = scan.params(row, col, channel)
