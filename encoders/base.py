@@ -11,6 +11,9 @@ from torch import Tensor, nn
 # What a data set says of a batch of images; a tuple for a combined encoder.
 Annotation = Tensor | tuple[Tensor | None, ...] | None
 
+# Standard normal numbers, one tensor (B, *shape) for each of an encoder's latent_shapes.
+Noise = tuple[Tensor, ...]
+
 
 class Code(NamedTuple):
     """What an encoder says about a batch of B examples; the log-probabilities are in nats.
@@ -37,28 +40,35 @@ class Encoder(nn.Module, ABC):
     A new encoder sets `code_shape` and `kind` and implements `forward`. One with latents also
     implements `sample_prior`, `to_h` and `posterior`; elsewhere these raise a TypeError, but that
     the posterior of a "given code" is the code. `draws` is right for all, and faster where an
-    encoder with latents overrides it.
+    encoder with latents overrides it. An encoder that sets `latent_shapes` also takes
+    `noise` in `forward` and `draws`: standard normal numbers for each latent level, in place of
+    PyTorch's generator, so that what a latent is does not depend on the rest of the batch.
 
     Attributes:
         code_shape: the shape of one example's h: `()`, `(K,)` or `(K, H', W')`.
         kind: what log p(x) under this encoder is: "bound" where there are latents, else what is
             given: "given label", "given code", "given map", "given caption".
+        latent_shapes: the shape of one example's latents per level, top level first.
     """
 
     code_shape: tuple[int, ...]
     kind: str
+    latent_shapes: tuple[tuple[int, ...], ...] = ()
 
     @abstractmethod
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
         """Encode images x (B, C, H, W) of levels (uint8; int64 above 256), or their annotation y.
 
-        Latents are drawn with PyTorch's global random number generator, in training and
-        evaluation mode alike. An encoder that reads y only accepts None for x.
+        Latents are drawn with PyTorch's global random number generator unless noise is given, in
+        training and evaluation mode alike. An encoder that reads y only accepts None for x.
         """
 
-    def draws(self, x: Tensor, y: Annotation = None, *, num: int) -> Code:
+    def draws(
+        self, x: Tensor, y: Annotation = None, *, num: int, noise: Noise | None = None
+    ) -> Code:
         """Codes of `num` independent draws for each of B images: (B · num, …), image by image."""
-        return self(repeat(x, num), repeat(y, num))
+        options = {} if noise is None else {"noise": noise}
+        return self(repeat(x, num), repeat(y, num), **options)
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `num` codes h, (num, *code_shape), from the prior of the latents."""

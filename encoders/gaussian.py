@@ -8,7 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Code, Encoder, batch_of, device_of, dtype_of, repeat, standard_normal
+from encoders.base import (
+    Code,
+    Encoder,
+    Noise,
+    batch_of,
+    device_of,
+    dtype_of,
+    repeat,
+    standard_normal,
+)
 from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_channels
 
 Scale = Literal["exp", "softsign"]
@@ -65,6 +74,7 @@ class GaussianEncoder(Encoder):
         super().__init__()
         check_scale(scale)
         self.latent_dim = latent_dim
+        self.latent_shapes = ((latent_dim,),)
         self.scale: Scale = scale
         self.input = LevelInput(image_shape, num_levels, embedding_dim)
         size = (image_shape[1], image_shape[2])
@@ -79,17 +89,17 @@ class GaussianEncoder(Encoder):
             (latent_dim,) if upsample is None else output_shape(upsample, (latent_dim,))
         )
 
-    def forward(self, x: Tensor | None, y: object = None) -> Code:
+    def forward(self, x: Tensor | None, y: object = None, *, noise: Noise | None = None) -> Code:
         """Encode levels (B, C, H, W), drawing one z each; y is ignored."""
-        return self._draw(*self._posterior(x))
+        return self._draw(*self._posterior(x), noise)
 
-    def draws(self, x: Tensor, y: object = None, *, num: int) -> Code:
+    def draws(self, x: Tensor, y: object = None, *, num: int, noise: Noise | None = None) -> Code:
         """Codes of `num` draws for each image, of one pass of the network."""
         mean, std = self._posterior(x)
-        return self._draw(repeat(mean, num), repeat(std, num))
+        return self._draw(repeat(mean, num), repeat(std, num), noise)
 
-    def _draw(self, mean: Tensor, std: Tensor) -> Code:
-        z, log_q = draw(mean, std)
+    def _draw(self, mean: Tensor, std: Tensor, noise: Noise | None) -> Code:
+        z, log_q = draw(mean, std, None if noise is None else noise[0])
         kl = kl_to_standard_normal(mean, std)
         log_weight = (standard_normal_log_prob(z) - log_q).sum(1)
         return Code(h=self.to_h((z,)), rate=kl.sum(1), log_weight=log_weight, kl=(kl,), z=(z,))
@@ -100,7 +110,7 @@ class GaussianEncoder(Encoder):
 
     def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
         """h of one latent (B, K): z itself, or its upsampled map."""
-        (latent,) = check_latents(z, ((self.latent_dim,),))
+        (latent,) = check_latents(z, self.latent_shapes)
         latent = latent.to(dtype_of(self.head))
         return latent if self.upsample is None else self.upsample(latent)
 
@@ -141,9 +151,9 @@ def mean_and_std(params: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
     return mean, torch.where(s < 0, half_tail, 1 - half_tail)
 
 
-def draw(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def draw(mean: Tensor, std: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Draw z = mean + std * noise; return it and log q(z|x) in nats per dimension."""
-    noise = torch.randn_like(mean)
+    noise = torch.randn_like(mean) if noise is None else noise.to(mean)
     # From the noise, not from (z - mean) / std, which cancels where std is small.
     return mean + std * noise, standard_normal_log_prob(noise) - std.log()
 

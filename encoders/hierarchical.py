@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Code, Encoder, device_of, dtype_of, repeat, standard_normal
+from encoders.base import Code, Encoder, Noise, device_of, dtype_of, repeat, standard_normal
 from encoders.gaussian import (
     Scale,
     check_latents,
@@ -101,6 +101,7 @@ class HierarchicalEncoder(Encoder):
         if len(map_shape) != 3:
             raise ValueError(f"expected map_shape (K1, H', W'), got {tuple(map_shape)}")
         self.map_shape, self.latent_dim = tuple(map_shape), latent_dim
+        self.latent_shapes = ((latent_dim,), self.map_shape)
         self.scale: Scale = scale
         self.input = LevelInput(image_shape, num_levels, embedding_dim)
         size, map_size = (image_shape[1], image_shape[2]), (map_shape[1], map_shape[2])
@@ -123,20 +124,26 @@ class HierarchicalEncoder(Encoder):
             self.map_shape if upsample is None else output_shape(upsample, self.map_shape)
         )
 
-    def forward(self, x: Tensor | None, y: object = None) -> Code:
+    def forward(self, x: Tensor | None, y: object = None, *, noise: Noise | None = None) -> Code:
         """Encode levels (B, C, H, W), drawing both latents; y is ignored."""
-        return self._draw(*self._posterior(x))
+        return self._draw(*self._posterior(x), noise)
 
-    def draws(self, x: Tensor, y: object = None, *, num: int) -> Code:
+    def draws(self, x: Tensor, y: object = None, *, num: int, noise: Noise | None = None) -> Code:
         """Codes of `num` draws for each image, of one pass of the posterior's networks."""
         top, bottom = self._posterior(x)
-        return self._draw(repeat(top, num), repeat(bottom, num))
+        return self._draw(repeat(top, num), repeat(bottom, num), noise)
 
-    def _draw(self, top: tuple[Tensor, Tensor], bottom: tuple[Tensor, Tensor]) -> Code:
+    def _draw(
+        self,
+        top: tuple[Tensor, Tensor],
+        bottom: tuple[Tensor, Tensor],
+        noise: Noise | None,
+    ) -> Code:
         """Draw z2 and z1 from posteriors given by mean and standard deviation."""
         (mean2, std2), (mean1, std1) = top, bottom
-        z2, log_q2 = draw(mean2, std2)  # (B, K2)
-        z1, log_q1 = draw(mean1, std1)  # (B, K1, H', W')
+        noise2, noise1 = noise or (None, None)
+        z2, log_q2 = draw(mean2, std2, noise2)  # (B, K2)
+        z1, log_q1 = draw(mean1, std1, noise1)  # (B, K1, H', W')
         log_p2 = standard_normal_log_prob(z2)
         log_p1 = self.prior.elementwise_log_prob(z1, self._prior_h(z2)).float()
         if log_p1.shape != z1.shape:
@@ -160,7 +167,7 @@ class HierarchicalEncoder(Encoder):
 
     def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
         """h of (z2, z1): z1 itself or its upsampled map; z2 acts through z1 alone."""
-        _, z1 = check_latents(z, ((self.latent_dim,), self.map_shape))
+        _, z1 = check_latents(z, self.latent_shapes)
         z1 = z1.to(dtype_of(self.bottom_head))
         return z1 if self.upsample is None else self.upsample(z1)
 

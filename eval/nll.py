@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -43,9 +44,11 @@ class Terms(NamedTuple):
     kl: tuple[Tensor, ...] = ()
 
 
-Model = Callable[[Tensor, Any], Terms]
+Model = Callable[..., Terms]  # (x, y), and noise=… where it is given
 Batches = Iterable[tuple[Any, tuple[Tensor, Any]]]
 Reduce = Callable[[Tensor], Tensor]
+# (indices, first, num) -> noise of the draws first ... first + num - 1 of each image
+Noise = Callable[[Any, int, int], Any]
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -162,7 +165,7 @@ def _float32_convolutions() -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _terms(model: Model, x: Tensor, y: Any, copies: int = 1) -> Terms:
+def _terms(model: Model, x: Tensor, y: Any, copies: int = 1, **noise: Any) -> Terms:
     """Call the model without autocast and check that it answered with full-precision numbers.
 
     They are B, or B times as many copies, image by image, each with a latent of its own.
@@ -171,11 +174,11 @@ def _terms(model: Model, x: Tensor, y: Any, copies: int = 1) -> Terms:
     own = getattr(model, "draws", None)
     with torch.autocast(x.device.type, enabled=False):
         if copies == 1:
-            terms = model(x, y)
+            terms = model(x, y, **noise)
         elif own is not None:
-            terms = own(x, y, copies)
+            terms = own(x, y, copies, **noise)
         else:
-            terms = model(x.repeat_interleave(copies, dim=0), _repeat(y, copies))
+            terms = model(x.repeat_interleave(copies, dim=0), _repeat(y, copies), **noise)
     for name in ("distortion", "rate", "log_weight"):
         value = getattr(terms, name)
         if value.shape != (count,):
@@ -241,7 +244,14 @@ class _Table:
         return values
 
 
-def evaluate(model: Model, batches: Batches, count: int, *, reduce: Reduce = alone) -> Evaluation:
+def evaluate(
+    model: Model,
+    batches: Batches,
+    count: int,
+    *,
+    noise: Noise | None = None,
+    reduce: Reduce = alone,
+) -> Evaluation:
     """Score every image of a set once, in eval mode and float32, and sum in float64.
 
     Args:
@@ -249,6 +259,10 @@ def evaluate(model: Model, batches: Batches, count: int, *, reduce: Reduce = alo
         batches: `(indices, (x, y))`, where `indices` (B,) are the images' positions in the set.
             Processes may share the set in any way, and one may have no batch at all.
         count: how many images the set holds.
+        noise: `(indices, first, num)` -> what the model is called with as `noise=`, for the draws
+            first ... first + num - 1 of each image's latents, image by image. Where that is a
+            function of the image alone, so is its score, however the images are batched. Without
+            it the model draws latents as it pleases.
         reduce: sums a float64 CPU tensor over the processes; needed only if there are several.
 
     Raises:
@@ -267,7 +281,7 @@ def evaluate(model: Model, batches: Batches, count: int, *, reduce: Reduce = alo
     dims = 0
     with scoring(model):
         for indices, (x, y) in batches:
-            terms = _terms(model, x, y)
+            terms = _terms(model, x, y, **_given(noise, indices, 0, 1))
             table.put(indices, torch.stack([terms.distortion, terms.rate]))
             sums = [_double(level).sum(0) for level in terms.kl]
             kl = [old + new for old, new in zip(kl, sums, strict=True)] if dims else sums
@@ -277,6 +291,11 @@ def evaluate(model: Model, batches: Batches, count: int, *, reduce: Reduce = alo
     return Evaluation(
         Score(distortion), Score(rate), tuple(level.numpy() / count for level in kl), dims
     )
+
+
+def _given(noise: Noise | None, indices: Any, first: int, num: int) -> dict[str, Any]:
+    """The model's keyword argument for these draws, if any."""
+    return {} if noise is None else {"noise": noise(indices, first, num)}
 
 
 def _reduce_levels(dims: int, kl: list[Tensor], reduce: Reduce) -> tuple[int, list[Tensor]]:
@@ -311,7 +330,13 @@ def _check_ks(ks: Sequence[int], chunk: int) -> None:
 
 
 def importance_curve(
-    model: Model, x: Tensor, y: Any, ks: Sequence[int] = (1, 10, 100, 1000), *, chunk: int = 10
+    model: Model,
+    x: Tensor,
+    y: Any,
+    ks: Sequence[int] = (1, 10, 100, 1000),
+    *,
+    chunk: int = 10,
+    noise: Callable[[int, int], Any] | None = None,
 ) -> Tensor:
     """Estimate log p(x) with K importance samples, for several K from one pass of weights.
 
@@ -331,6 +356,7 @@ def importance_curve(
         y: the annotation: None, a tensor (B, ...), or a tuple of those.
         ks: rising, each a multiple of the one before.
         chunk: how many weights of each image one forward pass draws.
+        noise: `(first, num)` -> what the model is called with as `noise=`; see `evaluate`.
 
     Returns:
         (len(ks), B) float64 nats on the CPU: estimates of log p(x).
@@ -343,7 +369,8 @@ def importance_curve(
     with scoring(model):
         while drawn < ks[-1]:
             copies = min(chunk, ks[-1] - drawn)
-            terms = _terms(model, x, y, copies)
+            given = {} if noise is None else {"noise": noise(drawn, copies)}
+            terms = _terms(model, x, y, copies, **given)
             weights = _double(terms.log_weight - terms.distortion).view(size, copies)
             for weight in weights.unbind(1):
                 drawn += 1
@@ -381,6 +408,7 @@ def evaluate_importance(
     ks: Sequence[int] = (1, 10, 100, 1000),
     *,
     chunk: int = 10,
+    noise: Noise | None = None,
     reduce: Reduce = alone,
 ) -> dict[int, Score]:
     """Score a whole set by importance weighting: for each K the NLL estimate in nats per image.
@@ -391,6 +419,7 @@ def evaluate_importance(
     _check_ks(ks, chunk)
     table = _Table(len(ks), count)
     for indices, (x, y) in batches:
-        table.put(indices, -importance_curve(model, x, y, ks, chunk=chunk))
+        own = None if noise is None else partial(noise, indices)
+        table.put(indices, -importance_curve(model, x, y, ks, chunk=chunk, noise=own))
     values = table.gather(reduce)
     return {k: Score(row) for k, row in zip(ks, values, strict=True)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders.base import Decoder
-from encoders.base import Annotation, Encoder, repeat
+from encoders.base import Annotation, Encoder, Noise, repeat
 from eval.nll import Terms
 
 
@@ -73,31 +73,38 @@ class Model(nn.Module):
         """Whether h is made from the image itself, and not from what is said of it."""
         return self.kind in ("bound", "given code")
 
-    def forward(self, x: Tensor, y: Annotation = None) -> Terms:
+    @property
+    def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one image's latents per level, top level first; () without latents."""
+        return () if self.encoder is None else self.encoder.latent_shapes
+
+    def forward(self, x: Tensor, y: Annotation = None, *, noise: Noise | None = None) -> Terms:
         """The terms of the negative log-likelihood, in nats for each image.
 
         Args:
             x: (B, C, H, W) levels.
             y: what the encoder reads beside x, or in place of it.
+            noise: standard normal numbers for each of the encoder's `latent_shapes`, in place of
+                PyTorch's generator.
         """
         if self.encoder is None:
             zeros = torch.zeros(len(x), device=x.device)
             return Terms(-self.decoder(x), zeros, zeros)
-        code = self.encoder(x, y)
+        code = self.encoder(x, y, **({} if noise is None else {"noise": noise}))
         h = code.h
         if self.training and self.code_dropout:
             kept = torch.rand(len(x), device=x.device) >= self.code_dropout
             h = h * kept.view(-1, *[1] * (h.dim() - 1))
         return Terms(-self.decoder(x, h), code.rate, code.log_weight, code.kl)
 
-    def draws(self, x: Tensor, y: Annotation, num: int) -> Terms:
+    def draws(self, x: Tensor, y: Annotation, num: int, *, noise: Noise | None = None) -> Terms:
         """The terms of `num` independent draws of each image's latents: (B · num,), image by image.
 
         The same as of repeated images, but each is encoded once.
         """
         if self.encoder is None:
             return self(repeat(x, num), repeat(y, num))
-        code = self.encoder.draws(x, y, num=num)
+        code = self.encoder.draws(x, y, num=num, **({} if noise is None else {"noise": noise}))
         return Terms(-self.decoder(repeat(x, num), code.h), code.rate, code.log_weight, code.kl)
 
     def dropped(self, x: Tensor, y: Annotation = None) -> Terms:

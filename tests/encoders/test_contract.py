@@ -223,6 +223,25 @@ def test_code_has_the_promised_shapes_and_types(name, num):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_noise_alone_decides_the_latents(name):
+    """z = mean + std · noise, level by level; several draws are as many calls."""
+    encoder, x, y, case = build(name)
+    assert encoder.latent_shapes == case.latents
+    if not case.latents:
+        return
+    noise = tuple(torch.randn(2, len(x), *shape) for shape in case.latents)
+    with torch.no_grad():
+        codes = [encoder(x, y, noise=tuple(level[k] for level in noise)) for k in range(2)]
+        for z, (mean, std), level in zip(codes[0].z, encoder.posterior(x), noise, strict=True):
+            assert torch.allclose(z, mean + std * level[0], atol=1e-6)
+        both = tuple(level.transpose(0, 1).flatten(0, 1) for level in noise)
+        drawn = encoder.draws(x, y, num=2, noise=both)
+    for k, code in enumerate(codes):
+        for name_, value in (("h", drawn.h), ("log_weight", drawn.log_weight)):
+            assert torch.allclose(value[k::2], getattr(code, name_), atol=1e-5), name_
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_gradient_reaches_every_named_parameter(name):
     encoder, x, y, _ = build(name)
     code = encoder(x, y)

@@ -297,3 +297,26 @@ def test_a_k_that_cannot_be_is_an_error(ks):
 
 def test_a_single_image_has_no_standard_error():
     assert math.isnan(nll.Score(np.array([3.0])).stderr)
+
+
+def test_noise_is_asked_for_by_image_and_draw():
+    """However images are batched and weights chunked, the draws are numbered alike."""
+
+    def noisy(x: Tensor, y: object, noise: Tensor) -> Terms:
+        zeros = torch.zeros(len(x))
+        return Terms(noise, zeros, zeros)
+
+    def noise(indices, first: int, num: int) -> Tensor:
+        draws = torch.arange(first, first + num) / 100
+        return (torch.as_tensor(indices)[:, None] + draws).flatten()
+
+    x = images(0, 1, 2, 3, 0)
+    expected = np.arange(5.0)
+    for size in (1, 2, 5):
+        scored = nll.evaluate(noisy, batches(x, size), 5, noise=noise)
+        np.testing.assert_allclose(scored.distortion.values, expected)
+        for chunk in (1, 3, 8):
+            curve = nll.evaluate_importance(
+                noisy, batches(x, size), 5, (1, 8), chunk=chunk, noise=noise
+            )
+            np.testing.assert_allclose(curve[1].values, expected + 0.035, rtol=1e-6)
