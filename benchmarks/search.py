@@ -5,7 +5,7 @@
 A trial is the MNIST preset of `pipelines.pixelcnn` on the statically binarised set, changed by the
 flags of one argument; without any, the trials of `TRIALS` are run. Each is compiled and timed for
 some steps, then begins anew and trains for as many steps as fit into the minutes (its learning-rate
-schedule is as long as that), and is scored on the first validation images. The test set is not
+schedule is as long as that), and is scored on a part of the validation images. The test set is not
 looked at. A line of JSON for each trial is added to `--out`, and the table is printed by NLL.
 """
 
@@ -75,7 +75,7 @@ def train(config: Config, images: Any, spec: ImageSpec, folder: str) -> Model:
     return trained
 
 
-def trial(flags: str, minutes: float, data_dir: str, first: int) -> dict[str, Any]:
+def trial(flags: str, minutes: float, data_dir: str, num: int) -> dict[str, Any]:
     """One row of the table."""
     words = f"--data binarized_mnist --data-dir {data_dir} {BASE}".split()
     words += [f"--{flag}" for flag in flags.split()]
@@ -89,8 +89,9 @@ def trial(flags: str, minutes: float, data_dir: str, first: int) -> dict[str, An
         began = time.monotonic()
         model = train(config, splits.train, spec, folder)
         seconds = time.monotonic() - began
+    chosen = scoring.part(splits.valid, num)
     scored = scoring.score(
-        make_fabric(config), model, splits.valid, batch_size=config.score_batch, first=first
+        make_fabric(config), model, splits.valid, batch_size=config.score_batch, chosen=chosen
     ).nll
     return {
         "flags": flags,
@@ -121,7 +122,7 @@ def main(
     trials: tyro.conf.Positional[tuple[str, ...]] = TRIALS,
     minutes: float = 2.0,
     data_dir: str = "../shared/data/binarized_mnist",
-    first: int = 2000,
+    num: int = 2000,
     threads: int = 1,
     out: Path = Path("search.jsonl"),
 ) -> None:
@@ -131,14 +132,14 @@ def main(
         trials: flags of `pipelines.pixelcnn` without their dashes, one string for each trial.
         minutes: of training for each, compilation not counted.
         data_dir: where the statically binarised MNIST is.
-        first: how many validation images are scored.
+        num: how many validation images are scored.
         threads: of the training.
         out: a file of JSON lines, added to.
     """
     torch.set_num_threads(threads)
     rows = []
     for flags in trials:
-        rows.append(trial(flags, minutes, data_dir, first))
+        rows.append(trial(flags, minutes, data_dir, num))
         with out.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         show(rows)

@@ -105,27 +105,32 @@ def mutual_information(
     return MutualInformation(score.mean, score.stderr, math.log(len(mean)))
 
 
-def swap_gain(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, h: Tensor) -> Tensor:
-    """Return the nats each image gains from its own code over its neighbour's: (B,).
+def swap_gain(
+    log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, own: Tensor, other: Tensor
+) -> Tensor:
+    """Return the nats that each image gains from its own code over another image's: (B,).
 
-    log p(x_i | h_i) - log p(x_i | h_j) with j the next image of the batch. About zero where the
-    decoder ignores the code, whatever rate the encoder pays.
+    log p(x_i | own_i) - log p(x_i | other_i). About zero where the decoder ignores the code,
+    whatever rate the encoder pays. The other images must be a random choice among the whole set:
+    neighbors in a set that is sorted by class have nearly the same code.
 
     Args:
         log_prob: the decoder's `(x, h) -> (B,)` in nats, in eval mode.
-        x: (B, C, H, W) levels, B of at least 2.
-        h: (B, …) codes.
+        x: (B, C, H, W) levels.
+        own: (B, …) codes of x.
+        other: (B, …) codes of other images.
 
     >>> x = torch.tensor([[0.0], [1.0]])
-    >>> swap_gain(lambda x, h: -((x - h) ** 2).sum(1), x, x).tolist()
+    >>> swap_gain(lambda x, h: -((x - h) ** 2).sum(1), x, x, x.flip(0)).tolist()
     [1.0, 1.0]
     """
-    if len(x) < 2 or len(x) != len(h):
+    if not len(x) == len(own) == len(other):
         raise ValueError(
-            f"swapping codes needs at least two images with a code each, got {len(x)} and {len(h)}"
+            f"swapping codes needs two codes for each image, got {len(x)} images with {len(own)} "
+            f"of their own and {len(other)} of others"
         )
     with torch.no_grad():
-        return log_prob(x, h) - log_prob(x, h.roll(-1, dims=0))
+        return log_prob(x, own) - log_prob(x, other)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import tyro
 
 from eval.results import Result, scores_beside
 from pipelines.commands import exit_codes, launch
-from pipelines.data.sets import Batch, Images, order
+from pipelines.data.sets import Batch, Images
 from pipelines.finished import outcome, scoring
 from pipelines.finished.output import expanded, free_name, refuse_existing
 from pipelines.opened import Run, load_splits, open_run
@@ -121,10 +121,7 @@ class Shuffled:
     """Images, each with the annotation of another one, the same ones every time."""
 
     def __init__(self, images: Images):
-        self.images = images
-        cycle = order(0, 0, len(images))
-        self.others = np.empty_like(cycle)
-        self.others[cycle] = np.roll(cycle, 1)  # its predecessor in one cycle of all: never itself
+        self.images, self.others = images, scoring.others(len(images))
 
     def __len__(self) -> int:
         return len(self.images)

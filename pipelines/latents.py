@@ -18,7 +18,6 @@ from eval.latents import Latents
 from eval.results import ResultError, read_result
 from pipelines.commands import exit_codes, launch
 from pipelines.finished import board, codes, scoring
-from pipelines.finished.codes import Codes
 from pipelines.finished.output import expanded
 from pipelines.opened import Run, load_splits, open_run
 from pipelines.runtime.errors import UserError
@@ -32,11 +31,11 @@ class Config:
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
     """The directory of a finished run, scored."""
     num: int = 0
-    """Measure the codes of the first so many test images (0: all)."""
+    """Measure the codes of N test images, drawn from all (0: all)."""
     fit: int = 5000
-    """Fit the probes to the codes of the first so many training images (0: no probes)."""
+    """Fit the probes to the codes of N training images, drawn from all (0: no probes)."""
     points: int = 2000
-    """Draw the codes of the first so many test images (0: no pictures)."""
+    """Show the codes of N of the test images in pictures (0: no pictures)."""
     tsne: bool = True
     """Draw a t-SNE too, beside the PCA."""
     seed: int = 0
@@ -87,36 +86,33 @@ def study(run: Run, config: Config) -> tuple[Latents, list[dict[str, Any]], list
     run.model.to(fabric.device)
     splits = load_splits(run, data_dir=config.data_dir)
     _check_result(config.run_dir, splits.test.fingerprint)
-    size, num = config.score_batch, config.num or len(splits.test)
-    if min(num, len(splits.test)) < 2:
+    size, chosen = config.score_batch, scoring.part(splits.test, config.num)
+    if len(chosen) < 2:
         raise UserError("expected at least two test images, got one: no code differs from another")
-    evaluation = scoring.score(fabric, run.model, splits.test, batch_size=size, first=num)
-    test = codes.encode(run.model, splits.test, num, batch_size=size)
-    latents = codes.measure(run.model, splits.test, evaluation, test, batch_size=size)
+    evaluation = scoring.score(fabric, run.model, splits.test, batch_size=size, chosen=chosen)
+    test = codes.encode(run.model, splits.test, chosen, batch_size=size)
+    latents = codes.measure(run.model, splits.test, evaluation, test, chosen, batch_size=size)
+    described = scoring.describe_part(splits.test, config.num)
+    drawn = {"codes": described, "swapped": described}
     probes = []
     if config.fit and splits.train.labels is not None:
-        train = codes.encode(run.model, splits.train, config.fit, batch_size=size)
+        chosen = scoring.part(splits.train, config.fit)
+        drawn["fitted"] = scoring.describe_part(splits.train, config.fit)
+        train = codes.encode(run.model, splits.train, chosen, batch_size=size)
         if not codes.can_probe(train):
             raise UserError(
                 f"expected at least {codes.FEWEST_TO_FIT} training images of two labels to fit "
                 f"probes to, got {len(train.x)}: raise --fit, or choose --fit 0 for no probes"
             )
         probes = codes.probe(train, test)
-    codes.add_to_result(config.run_dir, latents, evaluation.nll.count, probes)
-    shown = first(test, config.points)
+    codes.add_to_result(config.run_dir, latents, evaluation.nll.count, probes, drawn)
+    shown = test.part(config.points)
     files = []
     if len(shown.x) >= 4:
         methods = ("pca", "tsne") if config.tsne else ("pca",)
         files = codes.draw(config.run_dir, shown, methods, config.seed)
         board.add_projector(config.run_dir, shown.means, shown.x, run.spec.num_levels, shown.labels)
     return latents, probes, files
-
-
-def first(some: Codes, num: int) -> Codes:
-    """The first `num` of some codes."""
-    labels = None if some.labels is None else some.labels[:num]
-    levels = tuple((mean[:num], std[:num]) for mean, std in some.levels)
-    return Codes(some.x[:num], levels, labels)
 
 
 def _check_result(run_dir: Path, fingerprint: str) -> None:

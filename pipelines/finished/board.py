@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
+from pipelines.data import subset
 from pipelines.data.sets import to_display
 from pipelines.training.logs import EVENTS
 
@@ -46,10 +47,10 @@ def add_projector(
             shutil.rmtree(run_dir / EVENTS / "00000" / name, ignore_errors=True)
             flat = values.flatten(1)
             most = min(MOST_NUMBERS // flat.shape[1], (LARGEST_SPRITE // side) ** 2)
-            flat = flat[: max(1, most)]
-            shown = None if labels is None else np.asarray(labels)[: len(flat)].tolist()
-            thumbnails = _thumbnails(x[: len(flat)], num_levels, side)
-            events.add_embedding(flat, shown, thumbnails, tag=name)
+            rows = subset.draw(len(flat), max(1, most), labels)
+            shown = None if labels is None else np.asarray(labels)[rows].tolist()
+            thumbnails = _thumbnails(x[rows], num_levels, side)
+            events.add_embedding(flat[rows], shown, thumbnails, tag=name)
 
 
 def _thumbnails(x: Tensor, num_levels: int, side: int) -> Tensor:

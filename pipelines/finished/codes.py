@@ -9,7 +9,7 @@ scores of all images ───────────────────�
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,9 +21,10 @@ from encoders.base import device_of
 from eval.latents import Latents, describe, swap_gain
 from eval.nll import Evaluation, Score
 from eval.results import read_result, write_result
+from pipelines.data import subset
 from pipelines.data.sets import Images, Splits
-from pipelines.finished import board
-from pipelines.finished.scoring import move
+from pipelines.finished import board, scoring
+from pipelines.finished.scoring import describe_part, move
 from pipelines.model import Model
 from pipelines.runtime.files import whole_file
 from pipelines.training.progress import Progress
@@ -35,7 +36,7 @@ FEWEST_TO_FIT = 5  # as many as the neighbours that vote
 
 
 class Codes(NamedTuple):
-    """The codes of the first images of a set, on the CPU.
+    """The codes of some images of a set, on the CPU.
 
     Attributes:
         x: (N, C, H, W) levels.
@@ -57,15 +58,23 @@ class Codes(NamedTuple):
         """The posterior means, by the name of the level."""
         return {name: mean for name, (mean, _) in zip(self.names, self.levels, strict=True)}
 
+    def part(self, num: int) -> Codes:
+        """`num` of these codes (0: none), drawn as `pipelines.data.subset` does."""
+        rows = subset.draw(len(self.x), num, self.labels) if num else np.arange(0)
+        labels = None if self.labels is None else self.labels[rows]
+        return Codes(
+            self.x[rows], tuple((mean[rows], std[rows]) for mean, std in self.levels), labels
+        )
+
 
 @torch.no_grad()
-def encode(model: Model, images: Images, num: int, *, batch_size: int = 256) -> Codes:
-    """The codes of the first `num` images of a set (or of all, if it has fewer)."""
+def encode(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int = 256) -> Codes:
+    """The codes of the images at the positions `chosen`."""
     assert model.encoder is not None
-    count, device = min(num, len(images)), device_of(model)
+    device = device_of(model)
     pixels, levels = [], []
-    for start in range(0, count, batch_size):
-        x, y = images.batch(np.arange(start, min(start + batch_size, count)))
+    for start in range(0, len(chosen), batch_size):
+        x, y = images.batch(chosen[start : start + batch_size])
         pixels.append(x)
         found = model.encoder.posterior(x.to(device), move(y, device))
         levels.append([(mean.cpu(), std.cpu()) for mean, std in found])
@@ -73,27 +82,37 @@ def encode(model: Model, images: Images, num: int, *, batch_size: int = 256) -> 
         (torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts]))
         for parts in zip(*levels, strict=True)
     )
-    labels = None if images.labels is None else np.asarray(images.labels[:count])
+    labels = None if images.labels is None else np.asarray(images.labels[chosen])
     return Codes(torch.cat(pixels), joined, labels)
 
 
 @torch.no_grad()
-def gain(model: Model, images: Images, num: int, *, batch_size: int = 256, seed: int = 0) -> Score:
-    """The nats that each of the first images gains from its own code over another image's."""
-    assert model.encoder is not None
-    count, device = min(num, len(images)), device_of(model)
-    # Parts of nearly one size: none may be a single image, which has no other to swap with.
-    parts = np.array_split(np.arange(count), max(1, count // max(batch_size, 2)))
+def gain(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int = 256) -> Score:
+    """The nats that each chosen image gains from its own code over another image's.
+
+    The other images are those of `scoring.others`, out of the whole set.
+    """
+    swapped = scoring.others(len(images))
     gains = []
-    with torch.random.fork_rng(), Progress(count, "swap codes", unit="image") as bar:
-        torch.manual_seed(seed)
-        for part in parts:
-            x, y = images.batch(part)
-            x = x.to(device)
-            h = model.encoder(x, move(y, device)).h
-            gains.append(swap_gain(model.decoder.log_prob, x, h).cpu().double())
+    with torch.random.fork_rng(), Progress(len(chosen), "swap codes", unit="image") as bar:
+        torch.manual_seed(0)  # for an encoder of the user's own without latent_shapes
+        for start in range(0, len(chosen), batch_size):
+            part = chosen[start : start + batch_size]
+            x, own = _draw_code(model, images, part)
+            _, other = _draw_code(model, images, swapped[part])
+            gains.append(swap_gain(model.decoder.log_prob, x, own, other).cpu().double())
             bar.update(len(part))
     return Score(torch.cat(gains).numpy())
+
+
+def _draw_code(model: Model, images: Images, part: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Images on the model's device, and a code h of each, drawn for it alone."""
+    assert model.encoder is not None
+    device, shapes = device_of(model), model.latent_shapes
+    noise = scoring.latent_noise(shapes, scoring.CODES, part, 0, 1)
+    x, y = images.batch(part)
+    x = x.to(device)
+    return x, model.encoder(x, move(y, device), **({"noise": noise} if shapes else {})).h
 
 
 def measure(
@@ -101,25 +120,25 @@ def measure(
     images: Images,
     evaluation: Evaluation,
     codes: Codes,
+    swapped: np.ndarray,
     *,
-    swapped: int = 0,
     batch_size: int = 256,
 ) -> Latents:
     """What the latents say of the images, and whether the decoder reads it.
 
     Args:
         model: with codes.
-        images: the set that was scored and whose first images were encoded.
+        images: the set that was scored and some of whose images were encoded.
         evaluation: its scores.
-        codes: of its first images.
-        swapped: images that are scored with another's code (0: as many as have codes).
+        codes: of some of its images.
+        swapped: positions of the images that are scored with another's code.
         batch_size: images at once.
     """
     return describe(
         evaluation.distortion.mean,
         evaluation.kl if model.kind == "bound" else None,
         codes.levels,
-        gain(model, images, swapped or len(codes.x), batch_size=batch_size),
+        gain(model, images, swapped, batch_size=batch_size),
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -171,14 +190,25 @@ def draw(
     return files
 
 
-def add_to_result(run_dir: Path, latents: Latents, scored: int, probes: Any) -> None:
+def add_to_result(
+    run_dir: Path, latents: Latents, scored: int, probes: Any, drawn: Mapping[str, str]
+) -> None:
     """Add the two to result.json, which is otherwise left as it is.
+
+    Args:
+        run_dir: the run.
+        latents: what was measured.
+        scored: how many images were scored.
+        probes: what they found, if there are any.
+        drawn: how the images were chosen: those of the codes, the swaps and the probes' fits.
 
     Raises:
         ResultError: it can't be read.
     """
     result = read_result(run_dir)
-    added: dict[str, Any] = {"latents": {**latents.to_json(), "scored": scored}}
+    added: dict[str, Any] = {
+        "latents": {**latents.to_json(), "scored": scored, "images": dict(drawn)}
+    }
     if probes:
         added["probes"] = probes
     result = dataclasses.replace(result, extra={**result.extra, **added})
@@ -201,15 +231,20 @@ def study(
     """
     if not model.encodes_images or len(splits.test) < 2:
         return ""
-    codes = encode(model, splits.test, AFTER_TRAINING, batch_size=batch_size)
-    swapped = min(len(codes.x), max(2, MOST_SWAPPED // evaluation.dims))
-    latents = measure(model, splits.test, evaluation, codes, swapped=swapped, batch_size=batch_size)
+    train, test = splits.train, splits.test
+    codes = encode(model, test, scoring.part(test, AFTER_TRAINING), batch_size=batch_size)
+    swapped = min(AFTER_TRAINING, max(2, MOST_SWAPPED // evaluation.dims))
+    latents = measure(
+        model, test, evaluation, codes, scoring.part(test, swapped), batch_size=batch_size
+    )
+    drawn = {"codes": describe_part(test, AFTER_TRAINING), "swapped": describe_part(test, swapped)}
     probes = []
-    if splits.test.labels is not None and splits.test.num_classes <= MOST_CLASSES:
-        train = encode(model, splits.train, AFTER_TRAINING, batch_size=batch_size)
-        probes = probe(train, codes) if can_probe(train) else []
-    add_to_result(run_dir, latents, evaluation.nll.count, probes)
+    if test.labels is not None and test.num_classes <= MOST_CLASSES:
+        fitted = encode(model, train, scoring.part(train, AFTER_TRAINING), batch_size=batch_size)
+        drawn["fitted"] = describe_part(train, AFTER_TRAINING)
+        probes = probe(fitted, codes) if can_probe(fitted) else []
+    add_to_result(run_dir, latents, evaluation.nll.count, probes, drawn)
     if pictures and len(codes.x) >= 4:  # a plane of fewer points shows nothing
         draw(run_dir, codes, ("pca",))
-    board.add_projector(run_dir, codes.means, codes.x, splits.test.num_levels, codes.labels)
+    board.add_projector(run_dir, codes.means, codes.x, test.num_levels, codes.labels)
     return latents.verdict

@@ -99,10 +99,14 @@ def curve(k: int) -> tuple[int, ...]:
 
 
 def validate(fabric: Fabric, model: Model, images: Images, *, batch_size: int) -> dict[str, float]:
-    """Scores of (at most 1,000 of) the images during training, for its curves."""
+    """Scores of (at most 1,000 of) the images during training, for its curves.
+
+    The images are the same ones every time, drawn from all.
+    """
     model.to(fabric.device)
+    chosen = scoring.part(images, VALIDATION_IMAGES)
     scored = scoring.score(
-        fabric, model, images, batch_size=batch_size, first=VALIDATION_IMAGES, label="validate"
+        fabric, model, images, batch_size=batch_size, chosen=chosen, label="validate"
     )
     return {
         "bits_per_dim": scored.bits_per_dim,

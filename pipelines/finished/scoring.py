@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -11,12 +13,15 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from decoders import Decoder
-from eval.nll import Evaluation, Score, Terms, bits_per_dim, evaluate, evaluate_importance
-from pipelines.data.sets import Batch, Images
+from eval.nll import Evaluation, Noise, Score, Terms, bits_per_dim, evaluate, evaluate_importance
+from pipelines.data import noise, subset
+from pipelines.data.sets import Batch, Images, order
 from pipelines.model import Model
 from pipelines.training.progress import Progress
 
 BASELINE_IMAGES = 10_000
+BOUND, ESTIMATE, CODES = range(3)  # what latents are drawn for: each has draws of its own
+_PURPOSE = int.from_bytes(b"latents", "big")
 
 
 class Scorable(Protocol):
@@ -36,17 +41,73 @@ def move(y: Any, device: torch.device) -> Any:
     return None if y is None else y.to(device)
 
 
+def part(images: Images, num: int) -> np.ndarray:
+    """Positions of `num` images (0: all) that represent a set: seeded, stratified by label.
+
+    The same ones at every call.
+    """
+    return subset.draw(len(images), num, images.labels)
+
+
+def describe_part(images: Images, num: int) -> str:
+    """Say for a result which images `part` chose."""
+    said = subset.describe(len(images), num, images.labels)
+    return said or f"all {len(images):,}"
+
+
+def others(count: int) -> np.ndarray:
+    """Another image for each of a set: its predecessor in one random cycle of them all.
+
+    Never itself, if there are two, and the same one every time.
+
+    >>> sorted(others(4).tolist()), bool((others(4) == np.arange(4)).any())
+    ([0, 1, 2, 3], False)
+    """
+    cycle = order(0, 0, count)
+    found = np.empty_like(cycle)
+    found[cycle] = np.roll(cycle, 1)
+    return found
+
+
+def latent_noise(
+    shapes: Sequence[tuple[int, ...]], purpose: int, indices: np.ndarray, first: int, num: int
+) -> tuple[Tensor, ...]:
+    """Standard normal numbers for latents: a function of purpose, image, draw and level alone.
+
+    Args:
+        shapes: of one image's latents per level.
+        purpose: BOUND, ESTIMATE or CODES.
+        indices: (B,) positions of the images in their set.
+        first: number of the first draw.
+        num: how many draws of each image.
+
+    Returns:
+        (B · num, *shape) float32 per level, image by image.
+    """
+    levels = []
+    for level, shape in enumerate(shapes):
+        size = math.prod(shape)
+        counters = np.asarray(indices).reshape(-1, 1) * size + np.arange(size)
+        seeds = [(_PURPOSE, purpose, level, number) for number in range(first, first + num)]
+        drawn = np.stack([noise.normal(seed, counters) for seed in seeds], axis=1)
+        levels.append(torch.from_numpy(drawn).float().view(-1, *shape))
+    return tuple(levels)
+
+
 def batches(
-    fabric: Fabric, images: Scorable, count: int, batch_size: int, label: str
+    fabric: Fabric, images: Scorable, chosen: np.ndarray, batch_size: int, label: str
 ) -> Iterator[tuple[np.ndarray, tuple[Tensor, Any]]]:
-    """This process's share of the first `count` images, none of them padded and none dropped."""
-    mine = np.arange(fabric.global_rank, count, fabric.world_size)
+    """This process's share of the chosen images, none of them padded and none dropped.
+
+    Each batch comes with its positions in `chosen`.
+    """
+    mine = np.arange(fabric.global_rank, len(chosen), fabric.world_size)
     with Progress(len(mine), label, unit="image", enabled=fabric.is_global_zero) as bar:
         for start in range(0, len(mine), batch_size):
-            indices = mine[start : start + batch_size]
-            x, y = images.batch(indices)
-            yield indices, (x.to(fabric.device), move(y, fabric.device))
-            bar.update(len(indices))
+            places = mine[start : start + batch_size]
+            x, y = images.batch(chosen[places])
+            yield places, (x.to(fabric.device), move(y, fabric.device))
+            bar.update(len(places))
 
 
 def reducer(fabric: Fabric) -> Any:
@@ -69,18 +130,35 @@ def score(
     images: Scorable,
     *,
     batch_size: int,
-    first: int = 0,
+    chosen: np.ndarray | None = None,
     label: str = "score",
 ) -> Evaluation:
-    """The exact NLL or bound of every image (or the first few), in nats, eval mode and float32.
+    """The exact NLL or bound of every image, or of the chosen ones, in nats, eval mode and float32.
 
-    Latents are drawn from a fixed seed, so that a score repeats; the caller's random state is kept.
+    Each image's latents are drawn from counters of its own, so that its score is a function of the
+    model and the image: neither batches nor processes matter. The caller's random state is kept.
     """
-    count = min(first or len(images), len(images))
+    chosen = np.arange(len(images)) if chosen is None else chosen
+    with _fixed_seed(fabric):
+        feed = batches(fabric, images, chosen, batch_size, label)
+        own = _noise(model, BOUND, chosen)
+        return evaluate(model, feed, len(chosen), noise=own, reduce=reducer(fabric))
+
+
+def _noise(model: Any, purpose: int, chosen: np.ndarray) -> Noise | None:
+    """The noise of a model's latents by places in `chosen`; None for a model that takes none."""
+    shapes = model.latent_shapes if isinstance(model, Model) else ()
+    if not shapes:
+        return None
+    return lambda places, first, num: latent_noise(shapes, purpose, chosen[places], first, num)
+
+
+@contextmanager
+def _fixed_seed(fabric: Fabric) -> Iterator[None]:
+    """Seed what draws without counters: an encoder of the user's own without `latent_shapes`."""
     with torch.random.fork_rng():
         torch.manual_seed(1_000_003 + fabric.global_rank)
-        feed = batches(fabric, images, count, batch_size, label)
-        return evaluate(model, feed, count, reduce=reducer(fabric))
+        yield
 
 
 def estimate(
@@ -100,12 +178,13 @@ def estimate(
     chunk = max(d for d in range(1, min(ks[-1], batch_size) + 1) if ks[-1] % d == 0)
     if compile:
         model = Model(cast(Decoder, torch.compile(model.decoder)), model.encoder).eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(1_000_033 + fabric.global_rank)
+    chosen = np.arange(len(images))
+    with _fixed_seed(fabric):
         size = max(1, batch_size // chunk)
-        feed = batches(fabric, images, len(images), size, f"estimate K={ks[-1]}")
+        feed = batches(fabric, images, chosen, size, f"estimate K={ks[-1]}")
+        own = _noise(model, ESTIMATE, chosen)
         return evaluate_importance(
-            model, feed, len(images), ks, chunk=chunk, reduce=reducer(fabric)
+            model, feed, len(images), ks, chunk=chunk, noise=own, reduce=reducer(fabric)
         )
 
 
@@ -115,11 +194,11 @@ def independent_pixels(train: Images, test: Images) -> dict[str, Any]:
     The frequencies of each sub-pixel's levels among (at most 10,000) training images, one added to
     each count, score the test images. It is exact, and needs no network.
     """
-    count = min(len(train), BASELINE_IMAGES)
+    chosen = part(train, BASELINE_IMAGES)
     levels, dims = train.num_levels, int(np.prod(train.image_shape))
     histogram = np.ones((dims, levels))
-    for start in range(0, count, 1000):
-        x = train.batch(np.arange(start, min(start + 1000, count))).x.flatten(1).numpy()
+    for start in range(0, len(chosen), 1000):
+        x = train.batch(chosen[start : start + 1000]).x.flatten(1).numpy()
         flat = np.arange(dims) * levels + x
         histogram += np.bincount(flat.ravel(), minlength=dims * levels).reshape(dims, levels)
     log_probs = np.log(histogram / histogram.sum(axis=1, keepdims=True))
@@ -129,7 +208,8 @@ def independent_pixels(train: Images, test: Images) -> dict[str, Any]:
         nats -= float(log_probs[np.arange(dims), x].sum())
     nats /= len(test)
     return {
-        "name": f"independent pixels, frequencies of {count:,} training images",
+        "name": f"independent pixels, frequencies of {len(chosen):,} training images",
+        "train_images": describe_part(train, BASELINE_IMAGES),
         "value": nats,
         "bits_per_dim": bits_per_dim(nats, dims),
     }

@@ -69,6 +69,7 @@ def test_mutual_information_refuses_a_deterministic_code():
 
 def test_swap_gain_is_the_difference_of_two_log_probs_and_zero_when_the_code_is_ignored():
     x, h = torch.randn(5, 1, 2, 2), torch.randn(5, 3)
+    other = h.roll(-1, dims=0)
 
     def reads(x, h):
         return -(x.flatten(1)[:, :3] - h).square().sum(1)
@@ -76,10 +77,10 @@ def test_swap_gain_is_the_difference_of_two_log_probs_and_zero_when_the_code_is_
     expected = reads(x, h) - torch.stack(
         [reads(x[i : i + 1], h[[(i + 1) % 5]])[0] for i in range(5)]
     )
-    torch.testing.assert_close(swap_gain(reads, x, h), expected)
-    assert not swap_gain(lambda x, h: -x.flatten(1).sum(1), x, h).any()
-    with pytest.raises(ValueError, match="at least two images"):
-        swap_gain(reads, x[:1], h[:1])
+    torch.testing.assert_close(swap_gain(reads, x, h, other), expected)
+    assert not swap_gain(lambda x, h: -x.flatten(1).sum(1), x, h, other).any()
+    with pytest.raises(ValueError, match="two codes for each image"):
+        swap_gain(reads, x, h, other[:1])
 
 
 def posterior(active: int, idle: int):

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eval import compare, report
 from eval.results import read_result, write_result
 from pipelines.data.sets import to_display
-from pipelines.finished import codes
+from pipelines.finished import codes, scoring
 from pipelines.latents import main
 from pipelines.opened import load_splits, open_run
 
@@ -65,32 +65,45 @@ def test_command_only_adds(copy_run, capsys):
 
 def test_codes_are_the_posteriors(vae):
     model, test = vae
-    found = codes.encode(model, test, 7, batch_size=3)
-    x = test.batch(np.arange(7)).x
+    chosen = np.array([90, 3, 4, 50, 6, 7, 8])
+    found = codes.encode(model, test, chosen, batch_size=3)
+    x = test.batch(chosen).x
     with torch.no_grad():
         ((mean, std),) = model.encoder.posterior(x)
     torch.testing.assert_close(found.levels[0], (mean, std))
     assert torch.equal(found.x, x)
-    assert found.labels.tolist() == test.labels[:7].tolist()
+    assert found.labels.tolist() == test.labels[chosen].tolist()
+    few = found.part(3)
+    assert [len(few.x), len(few.levels[0][0]), len(few.labels)] == [3, 3, 3]
 
 
-def test_gain_is_that_over_the_neighbours_code(vae):
-    """By hand, on two parts of five images; a decoder that ignores its code gains nothing."""
+def test_gain_is_that_over_the_code_of_another_image_of_the_whole_set(vae):
+    """By hand, on five images of 100; a decoder that ignores its code gains nothing."""
     model, test = vae
-    found = codes.gain(model, test, 5, batch_size=2, seed=3)
-    by_hand = []
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(3)
-        for part in ([0, 1, 2], [3, 4]):
-            x = test.batch(np.array(part)).x
-            h = model.encoder(x).h
-            other = torch.cat([h[1:], h[:1]])
-            by_hand.append(model.decoder.log_prob(x, h) - model.decoder.log_prob(x, other))
+    chosen = np.array([1, 20, 21, 50, 99])
+    found = codes.gain(model, test, chosen, batch_size=2)
+    others = scoring.others(len(test))[chosen]
+    assert not np.isin(others, chosen).all()
+    h = []
+    with torch.no_grad():
+        for part in (chosen, others):
+            noise = scoring.latent_noise(((3,),), scoring.CODES, part, 0, 1)
+            h.append(model.encoder(test.batch(part).x, noise=noise).h)
+        x = test.batch(chosen).x
+        by_hand = model.decoder.log_prob(x, h[0]) - model.decoder.log_prob(x, h[1])
         for name, weight in model.decoder.named_parameters():
             if "cond" in name:
                 weight.zero_()
-    np.testing.assert_allclose(found.values, torch.cat(by_hand).numpy(), rtol=1e-4, atol=1e-4)
-    assert codes.gain(model, test, 5).mean == 0
+    np.testing.assert_allclose(found.values, by_hand.numpy(), rtol=1e-4, atol=1e-4)
+    assert codes.gain(model, test, chosen).mean == 0
+
+
+def test_worth_of_a_code_does_not_depend_on_the_order_of_the_set():
+    """Two classes with a code each: sorted by class or mixed, half of the others differ."""
+    count = 4000
+    labels = np.repeat([0, 1], count // 2)
+    differs = labels != labels[scoring.others(count)]
+    assert differs.mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_tensorboard_gets_projector_and_final_scores(copy_run):
