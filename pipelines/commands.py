@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from eval.nll import NonFiniteScoreError
 from eval.results import ResultError
 from pipelines.networks import ImageSpec
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import RelayedError, UserError
 from pipelines.training.config import TrainConfig
 from pipelines.training.devices import make_fabric
 
@@ -33,10 +33,12 @@ def exit_codes() -> Iterator[None]:
     """
     try:
         yield
+    except RelayedError:
+        sys.exit(0)
     except (UserError, *_OF_EVAL) as error:
         agreed = getattr(error, "agreed", isinstance(error, NonFiniteScoreError))
         alike = agreed and dist.is_initialized() and dist.get_rank() > 0
-        if alike or getattr(error, "relayed", False):
+        if alike:
             sys.exit(0)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

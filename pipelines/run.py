@@ -28,7 +28,7 @@ from pipelines.opened import config_from
 from pipelines.runtime.errors import UserError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
-from pipelines.training.devices import on_main
+from pipelines.training.devices import on_main, wait_for_all
 from pipelines.training.fit import fit
 
 C = TypeVar("C", bound=RunConfig)
@@ -154,7 +154,9 @@ def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
     """The images, in the first process before the others: it may have to download or pack them."""
     first: list[Splits] = []
     on_main(fabric, lambda: first.append(load(config)))
-    return first[0] if first else load(config)
+    splits = first[0] if first else load(config)
+    wait_for_all(fabric)  # another machine packs into a cache of its own
+    return splits
 
 
 def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, splits: Splits) -> Path:

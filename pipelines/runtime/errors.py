@@ -19,6 +19,10 @@ class UserError(ValueError):
     agreed: ClassVar[bool] = True
 
 
+class RelayedError(UserError):
+    """The first process of a distributed run failed, and reports why: the others need not."""
+
+
 def warn(message: str) -> None:
     """Print a warning that nobody should miss on standard error."""
     print(f"WARNING: {message}", file=sys.stderr, flush=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import RelayedError
 from pipelines.training.config import TrainConfig
 
 T = TypeVar("T")
@@ -74,20 +76,63 @@ def _shard(module: nn.Module, _: object) -> Any:
 
 
 def on_main(fabric: Fabric, do: Callable[[], T]) -> T:
-    """Do something in the first process only, and give what it returns to all of them.
+    """Do something in the first process only, and return its result in all of them.
+
+    The others wait by asking the process group's store now and then. They take part in no
+    collective meanwhile, so that `do` may outlast the group's timeout: it may pack a data set.
 
     Raises:
-        UserError: in every process, if `do` raised it in the first: none is left
-            waiting. In the others it has a true attribute `relayed`: it need not be told twice.
+        Exception: in the first process, whatever `do` raised.
+        RelayedError: in the others then, so that none is left waiting.
     """
-    result, error = None, None
+    if fabric.world_size == 1:
+        return do()
+    result: Any = None
+    raised: Exception | None = None
+    key = f"on_main/{next(_calls)}"  # all processes make the same calls in the same order
     if fabric.is_global_zero:
         try:
             result = do()
-        except UserError as raised:
-            error = raised
-    result, error = fabric.broadcast((result, error))
-    if error is not None:
-        error.relayed = not fabric.is_global_zero  # pyright: ignore[reportAttributeAccessIssue]
-        raise error
-    return result  # pyright: ignore[reportReturnType]
+        except Exception as error:
+            raised = error
+        _store().set(key, "done")
+    _wait_for(key)
+    result, reason = fabric.broadcast((result, None if raised is None else str(raised)))
+    if raised is not None:
+        raise raised
+    if reason is not None:
+        raise RelayedError(reason)
+    return result
+
+
+def wait_for_all(fabric: Fabric) -> None:
+    """Wait until every process has come here, however long that takes, without a collective."""
+    if fabric.world_size == 1:
+        return
+    key = f"wait_for_all/{next(_calls)}"
+    if _store().add(key, 1) == fabric.world_size:
+        _store().set(f"{key}/done", "done")
+    _wait_for(f"{key}/done")
+
+
+_calls = itertools.count()
+
+
+def _store() -> Any:
+    """Return the key-value store by which the processes found one another."""
+    return torch.distributed.distributed_c10d._get_default_store()
+
+
+def _wait_for(key: str) -> None:
+    """Wait until a key is set, asking 20 times a second at first and then every second.
+
+    Raises:
+        RelayedError: the process that keeps the store is gone.
+    """
+    pause = 0.05
+    try:
+        while not _store().check([key]):
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.1)
+    except RuntimeError as error:
+        raise RelayedError("the first process is gone") from error

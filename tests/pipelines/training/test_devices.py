@@ -1,0 +1,61 @@
+"""Waiting for the first process, in two real ones whose collectives give up after a second."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import sys, time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import torch.distributed as dist
+
+from pipelines.runtime.errors import RelayedError
+from pipelines.training.devices import on_main, wait_for_all
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group(
+    "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=1)
+)
+
+def broadcast(message):
+    messages = [message]
+    dist.broadcast_object_list(messages)
+    return messages[0]
+
+fabric = SimpleNamespace(is_global_zero=rank == 0, world_size=2, broadcast=broadcast)
+
+def slow():
+    time.sleep(3)
+    return "packed"
+
+def fail():
+    time.sleep(1.5)
+    raise OSError("the disk is gone")
+
+print(on_main(fabric, slow))
+time.sleep(2 * rank)
+wait_for_all(fabric)
+try:
+    on_main(fabric, fail)
+except (RelayedError, OSError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_the_first_process_may_outlast_the_timeout_of_collectives(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(rank), str(tmp_path / "store")],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said[0][0] == "packed\nOSError the disk is gone\n"
+    assert said[1][0] == "packed\nRelayedError the disk is gone\n"
