@@ -161,6 +161,7 @@ class Decoder(nn.Module, ABC):
             raise ValueError(f"expected num={len(h)}, the number of h, or no num, got {num}")
         if num < 1:
             raise ValueError(f"expected at least 1 image to sample, got num={num}")
+        check_finite(h)
         if not temperature >= 0:
             raise ValueError(f"expected a temperature of at least 0, got {temperature}")
         shape = (num, *self.image_shape)
@@ -170,6 +171,10 @@ class Decoder(nn.Module, ABC):
             noise = torch.rand(shape, generator=generator, device=source)
         elif tuple(noise.shape) != shape:
             raise ValueError(f"expected noise of shape {shape}, got {tuple(noise.shape)}")
+        elif not bool(((noise >= 0) & (noise < 1)).all()):
+            raise ValueError(
+                "expected noise in [0, 1), got numbers outside or NaN: draw it by torch.rand"
+            )
         if known is not None:
             image, mask = known
             self.check_image(image)
@@ -279,6 +284,14 @@ def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
         raise ValueError(f"expected floats in [0, 1], got {low:.4g}..{high:.4g}: rescale them")
     levels = (x.float() * (num_levels - 1)).round()
     return levels.to(torch.uint8 if num_levels <= 256 else torch.int64)
+
+
+def check_finite(h: Tensor | None) -> None:
+    """Raise a ValueError if the conditioning holds NaN or infinity, which would be drawn."""
+    if h is not None and not bool(h.isfinite().all()):
+        raise ValueError(
+            "expected a finite h, got NaN or infinity: look at the encoder and at what it was given"
+        )
 
 
 def _join(shape: tuple[int, ...]) -> str:

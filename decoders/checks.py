@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from decoders.base import AutoregressiveDecoder
 from decoders.heads import PixelEmbedding
 from decoders.likelihoods import Discrete, Likelihood
+from decoders.sampling import check_defined
 
 BATCH = 64
 
@@ -51,6 +52,9 @@ def dependence(
     Returns:
         (targets, H, W, C) float64: the largest absolute change of the target's log-probabilities,
         or of its quantiles where x is continuous.
+
+    Raises:
+        ValueError: the decoder's parameters are not finite, so there is nothing to compare.
     """
     decoder = copy.deepcopy(decoder).double().eval().cpu()
     generator = torch.Generator().manual_seed(seed)
@@ -79,6 +83,7 @@ def check_causality(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> 
 
     Raises:
         AssertionError: naming the first sub-pixel that sees itself or a later one.
+        ValueError: the decoder's parameters are not finite, which proves nothing.
 
     >>> from decoders import GatedPixelCNN
     >>> check_causality(GatedPixelCNN((1, 4, 4), num_levels=2, hidden_channels=8, num_layers=1))
@@ -222,7 +227,9 @@ def _changes(
         for n, (row, col, channel) in enumerate(part):
             changed[n, channel, row, col] = _another(decoder, x[0, channel, row, col])
         after = _distributions(decoder, changed, many, targets)
-        changes.append((after - before)[: len(part)].abs().amax(dim=-1))
+        # Equal infinities, as of levels ruled out, have not changed; their difference is NaN.
+        change = torch.where(after == before, 0.0, (after - before).abs())
+        changes.append(change[: len(part)].amax(dim=-1))
     return torch.cat(changes)
 
 
@@ -231,6 +238,7 @@ def _distributions(
 ) -> Tensor:
     """The distribution of each target as N numbers to compare, (B, targets, N)."""
     params = decoder.params(x, h)
+    check_defined(decoder.likelihood.defined(params))
     rows = torch.tensor([t.row for t in targets])
     cols = torch.tensor([t.col for t in targets])
     params = params[:, :, rows, cols]  # (B, P, targets)

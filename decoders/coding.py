@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.base import AutoregressiveDecoder, Decoder, ShowRows
+from decoders.base import AutoregressiveDecoder, Decoder, ShowRows, check_finite
 from decoders.deconv import DeconvDecoder
 from decoders.likelihoods import Discrete
 from decoders.sampling import Chooser, Scan, evaluating, run
@@ -158,6 +158,9 @@ class _Encode(Chooser):
         self.coder.encode(known.numpy().astype(np.int32), _TABLE, table)
         return _filled(known.long(), len(params))
 
+    def defined(self, params: Tensor) -> Tensor:
+        return self.likelihood.defined(params)
+
 
 class _Decode(Chooser):
     """Chooses the values that the bits say."""
@@ -172,6 +175,9 @@ class _Decode(Chooser):
         except Exception as error:  # of what kind is the coder's affair
             raise CodingError("the bits were not written by this decoder") from error
         return _filled(torch.from_numpy(symbols).long(), len(params))
+
+    def defined(self, params: Tensor) -> Tensor:
+        return self.likelihood.defined(params)
 
 
 def _table(
@@ -207,6 +213,7 @@ def _scan(
     if next(decoder.parameters()).device.type != "cpu":
         raise ValueError("expected a decoder on the CPU: elsewhere a sum's last digits may vary")
     decoder.check_cond(h, num)
+    check_finite(h)
     h = None if h is None else _filled(h, batch)
     with evaluating(decoder):
         scan = _begin(decoder, h, batch)
@@ -229,6 +236,9 @@ class _ReadyScan(Scan):
 
     def params(self, row: int, col: int, channel: int) -> Tensor:
         return self.ready[:, :, row, col]
+
+    def row(self, row: int) -> Tensor:
+        return self.ready[:, :, row]
 
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
         pass

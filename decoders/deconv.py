@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from decoders.base import Decoder, ShowRows, resolve_likelihood
 from decoders.likelihoods import Likelihood
+from decoders.sampling import check_defined
 
 
 class DeconvDecoder(Decoder):
@@ -97,6 +98,7 @@ class DeconvDecoder(Decoder):
         """Draw images, all pixels at once; see `Decoder.sample`."""
         noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)
         params = self.params(h, len(noise))
+        check_defined(self.likelihood.defined(params))
         x = torch.zeros(noise.shape, dtype=self.dtype, device=params.device)
         for channel in range(x.shape[1]):
             values = self.likelihood.sample(params, x, channel, noise[:, channel], temperature)

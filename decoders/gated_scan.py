@@ -52,7 +52,7 @@ class GatedScan(Scan):
         self.skip_weights = [joined[:, a:b].contiguous() for a, b in pairwise(bounds)]
         self.features = weight.new_zeros(num, channels)
         self.parts = [self.features[:, a:b] for a, b in pairwise(bounds)]
-        self.head = HeadScan(decoder.head, h, num)
+        self.head = HeadScan(decoder.head, h, num, width)
         window = self.layers[0].window
         self.pixels = [window.buffer[:, window.left + col] for col in range(width)]
         size = decoder.embed.dim
@@ -79,11 +79,14 @@ class GatedScan(Scan):
             torch.mm(self.gated, self.skip_weights[channel], out=part)
             part.relu_()
         if channel >= self.head.groups:
-            return self.head.output
+            return self.head.outputs[col]
         return self.head.step(self.features, self.pixels[col], col, channel)
 
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
         self.inputs[col][channel].copy_(self.embed.channel(values, channel, self.dtype))
+
+    def row(self, row: int) -> Tensor:
+        return self.head.row
 
 
 class _Move(NamedTuple):

@@ -151,15 +151,23 @@ class PixelHead(nn.Module):
         return self.output_cond(self.output(torch.relu(z)), h)
 
 
+ALIGNMENT = 16  # numbers, at least 64 bytes: where PyTorch's own tensors begin
+
+
 class HeadScan:
     """A `PixelHead` computed one channel group at a time, for one pixel of each image."""
 
-    def __init__(self, head: PixelHead, h: Tensor | None, batch: int):
+    def __init__(self, head: PixelHead, h: Tensor | None, batch: int, width: int):
         hidden_weight = head.hidden.causal_weight().detach()[:, :, 0, 0]
         output_weight = head.output.causal_weight().detach()[:, :, 0, 0]
         self.groups = head.groups
         self.hidden = hidden_weight.new_zeros(batch, head.hidden.out_channels)
-        self.output = hidden_weight.new_zeros(batch, head.output.out_channels)
+        # A row of parameters, looked at when it is complete rather than at each step. Each pixel's
+        # begin at a multiple of 64 bytes, on which the last digits of a product may depend.
+        params = head.output.out_channels
+        row = hidden_weight.new_zeros(width, -(-batch * params // ALIGNMENT) * ALIGNMENT)
+        self.outputs = row[:, : batch * params].unflatten(1, (batch, params)).unbind()
+        self.row = torch.as_strided(row, (batch, params, width), (params, 1, row.shape[1]))
         self.hidden_bias = _RowBias(head.hidden.bias, head.hidden_cond.bias(h))
         self.output_bias = _RowBias(head.output.bias, head.output_cond.bias(h))
         a, b, c = head.hidden_bounds, head.output_bounds, head.feature_bounds
@@ -168,7 +176,9 @@ class HeadScan:
         self.own_seen = [g * head.embedding_dim if head.own else 0 for g in range(self.groups)]
         self.hidden_parts = [self.hidden[:, start:end] for start, end in self.hidden_bounds]
         self.hidden_seen = [self.hidden[:, :end] for end in a[1:]]
-        self.output_parts = [self.output[:, start:end] for start, end in self.output_bounds]
+        self.output_parts = [
+            [output[:, start:end] for start, end in self.output_bounds] for output in self.outputs
+        ]
         self.hidden_weights = [
             hidden_weight[start:end, :seen].t().contiguous()
             for (start, end), seen in zip(self.hidden_bounds, self.features_seen, strict=True)
@@ -207,9 +217,9 @@ class HeadScan:
             z.addmm_(embedded[:, : self.own_seen[group]], self.own_weights[group])
         z.relu_()
         bias = self.output_bias.at(col, self.output_bounds[group])
-        out = self.output_parts[group]
+        out = self.output_parts[col][group]
         torch.addmm(bias, self.hidden_seen[group], self.output_weights[group], out=out)
-        return self.output
+        return self.outputs[col]
 
 
 class _RowBias:

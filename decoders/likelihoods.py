@@ -64,6 +64,10 @@ class Likelihood(ABC):
             (B, *S): levels as int64, or floats where x is continuous.
         """
 
+    def defined(self, params: Tensor) -> Tensor:
+        """True where parameters (B, P, *S) give a distribution, of any shape; False for NaN."""
+        return params.isfinite()
+
 
 class Discrete(Likelihood):
     """A likelihood over integer levels 0..num_levels-1, drawn by inverting its distribution."""
@@ -122,6 +126,10 @@ class Categorical(Discrete):
 
     def num_params(self, channels: int) -> int:
         return channels * self.num_levels
+
+    def defined(self, params: Tensor) -> Tensor:
+        """False for logits of NaN or +inf, or all -inf; some of -inf are levels ruled out."""
+        return params.unflatten(1, (-1, self.num_levels)).amax(dim=2).isfinite()
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         # Channels last, the logits of a sub-pixel lie side by side, and nothing is copied.

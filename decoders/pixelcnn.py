@@ -195,7 +195,7 @@ class MaskedScan(Scan):
         self.decoder = decoder
         layers = cast(list[MaskedLayer], list(decoder.layers))
         self.layers = [_MaskedLayerScan(layer, h, num, width) for layer in layers]
-        self.head = HeadScan(decoder.head, h, num)
+        self.head = HeadScan(decoder.head, h, num, width)
         weight = self.layers[0].window.buffer
         self.features = weight.new_zeros(num, layers[-1].channels)
         self.output = weight.new_zeros(0)
@@ -224,6 +224,9 @@ class MaskedScan(Scan):
         window.buffer[:, window.left + col, channel * embed.dim : (channel + 1) * embed.dim] = (
             vector
         )
+
+    def row(self, row: int) -> Tensor:
+        return self.head.row
 
 
 class _MaskedLayerScan:

@@ -58,6 +58,14 @@ class Scan(ABC):
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
         """Take the values (B,) of the sub-pixel whose parameters were given last."""
 
+    def row(self, row: int) -> Tensor | None:
+        """The parameters (N, P, …) of all pixels of the row that was just completed.
+
+        They are looked at once a row, as each look makes the CPU wait for a GPU. None from a scan
+        that keeps no rows: then they are looked at step by step, and no row is recorded.
+        """
+        return None
+
 
 class PlainScan(Scan):
     """A scan without caches: the whole network again for each sub-pixel. Right for any decoder."""
@@ -68,10 +76,14 @@ class PlainScan(Scan):
         self.x = torch.zeros((num, *decoder.image_shape), dtype=decoder.dtype, device=device)
 
     def params(self, row: int, col: int, channel: int) -> Tensor:
-        return self.decoder.params(self.x, self.h)[:, :, row, col]
+        self.whole = self.decoder.params(self.x, self.h)
+        return self.whole[:, :, row, col]
 
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
         self.x[:, channel, row, col] = values.to(self.x.dtype)
+
+    def row(self, row: int) -> Tensor:
+        return self.whole[:, :, row]
 
 
 class Chooser(ABC):
@@ -89,6 +101,10 @@ class Chooser(ABC):
     @abstractmethod
     def __call__(self, params: Tensor, pixel: Tensor, row: int, col: int, channel: int) -> Tensor:
         """The values (B,) of a sub-pixel, of its parameters (B, P) and its pixel (B, C) so far."""
+
+    def defined(self, params: Tensor) -> Tensor:
+        """True where parameters (N, P, …) are ones to choose by; see `Likelihood.defined`."""
+        return params.isfinite()
 
 
 class Draw(Chooser):
@@ -124,6 +140,9 @@ class Draw(Chooser):
         image, mask = (part[col, channel] for part in self.row_known)
         return torch.where(mask, image.to(values.dtype), values)
 
+    def defined(self, params: Tensor) -> Tensor:
+        return self.likelihood.defined(params)
+
 
 def _by_rows(images: Tensor) -> Tensor:
     """(B, C, H, W) as (H, W, C, B)."""
@@ -154,6 +173,9 @@ def run(
 
     Returns:
         (B, C, H, W).
+
+    Raises:
+        ValueError: parameters, or continuous values, are not finite.
     """
     channels, height, width = image_shape
     pixels: list[Tensor] = []  # (B, C) for each column of the current row
@@ -162,6 +184,8 @@ def run(
         for col in range(width):
             for channel in range(channels):
                 params = scan.params(row, col, channel)
+                if not keeps_rows:
+                    check_defined(choose.defined(params), row)
                 if not pixels:
                     shape = (width, num, channels)
                     pixels.extend(torch.zeros(shape, dtype=dtype, device=params.device))
@@ -169,7 +193,8 @@ def run(
                 pixels[col][:, channel] = values
                 scan.push(row, col, channel, values)
 
-    record = record and scan.rows_alike and choose.rows_alike
+    keeps_rows = type(scan).row is not Scan.row
+    record = record and scan.rows_alike and choose.rows_alike and keeps_rows
     rows = []
     for row in (progress or iter)(range(height)):
         scan.begin_row(row)
@@ -177,8 +202,26 @@ def run(
         if row == 1 and record and _records(pixels[0].device):
             one_row = _recorded(one_row, row)
         one_row(row)
+        if (whole := scan.row(row)) is not None:
+            check_defined(choose.defined(whole), row)
         rows.append(torch.stack(pixels))
-    return torch.stack(rows).permute(2, 3, 0, 1).contiguous()
+    image = torch.stack(rows).permute(2, 3, 0, 1).contiguous()
+    if dtype.is_floating_point:
+        check_defined(image.isfinite())
+    return image
+
+
+def check_defined(defined: Tensor, row: int | None = None) -> None:
+    """Raise a ValueError unless all are True; parameters of NaN would be drawn as black or white.
+
+    Reads one number back, so call it once for many pixels.
+    """
+    if not bool(defined.all()):
+        where = "" if row is None else f" in row {row}"
+        raise ValueError(
+            f"expected finite parameters of the decoder, got NaN or infinity{where}: its weights "
+            "have diverged, so use those of an earlier checkpoint"
+        )
 
 
 def _records(device: torch.device) -> bool:
