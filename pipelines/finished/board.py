@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipelines.data import subset
 from pipelines.data.sets import to_display
-from pipelines.training.logs import EVENTS
+from pipelines.training.logs import EVENTS, Events
 
 MOST_NUMBERS = 1_000_000  # that the projector is given; it reads them as text
 LARGEST_SPRITE = 8192  # pixels; a browser's limit for one texture
@@ -22,9 +22,9 @@ LARGEST_SPRITE = 8192  # pixels; a browser's limit for one texture
 
 def add_pictures(run_dir: Path, canvases: Mapping[str, Tensor]) -> None:
     """Show pictures (3, height, width) of bytes, by name."""
-    with SummaryWriter(str(run_dir / EVENTS)) as events:
+    with Events(run_dir) as events:
         for name, canvas in canvases.items():
-            events.add_image(name, canvas)
+            events.add(SummaryWriter.add_image, name, canvas)
 
 
 def add_projector(
@@ -42,7 +42,7 @@ def add_projector(
         labels: (N,), or None.
     """
     side = max(x.shape[2:])
-    with SummaryWriter(str(run_dir / EVENTS)) as events:
+    with Events(run_dir) as events:
         for name, values in codes.items():
             shutil.rmtree(run_dir / EVENTS / "00000" / name, ignore_errors=True)
             flat = values.flatten(1)
@@ -50,7 +50,7 @@ def add_projector(
             rows = subset.draw(len(flat), max(1, most), labels)
             shown = None if labels is None else np.asarray(labels)[rows].tolist()
             thumbnails = _thumbnails(x[rows], num_levels, side)
-            events.add_embedding(flat[rows], shown, thumbnails, tag=name)
+            events.add(SummaryWriter.add_embedding, flat[rows], shown, thumbnails, tag=name)
 
 
 def _thumbnails(x: Tensor, num_levels: int, side: int) -> Tensor:
@@ -69,6 +69,6 @@ def add_hparams(run_dir: Path, config: Mapping[str, Any], scores: Mapping[str, f
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in config.items()
     }
-    with SummaryWriter(str(run_dir / EVENTS)) as events:
+    with Events(run_dir) as events:
         # "." keeps it in the run itself; by default it would be a run of its own beside it
-        events.add_hparams(simple, dict(scores), run_name=".")
+        events.add(SummaryWriter.add_hparams, simple, dict(scores), run_name=".")

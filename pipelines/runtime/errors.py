@@ -1,8 +1,7 @@
-"""Errors that a user can fix, and warnings that nobody should miss."""
+"""Errors that a user can fix."""
 
 from __future__ import annotations
 
-import sys
 from typing import ClassVar
 
 
@@ -21,8 +20,3 @@ class UserError(ValueError):
 
 class RelayedError(UserError):
     """The first process of a distributed run failed, and reports why: the others need not."""
-
-
-def warn(message: str) -> None:
-    """Print a warning that nobody should miss on standard error."""
-    print(f"WARNING: {message}", file=sys.stderr, flush=True)

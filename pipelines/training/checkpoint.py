@@ -23,8 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from pipelines.runtime.errors import UserError, warn
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import UNFINISHED, whole_file, write_text
+from pipelines.runtime.messages import warn
 
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "weights.safetensors", "checkpoints"
 FORMAT = 1  # of a checkpoint; raise it when its contents change

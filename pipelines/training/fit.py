@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -28,7 +27,10 @@ from torch import nn
 
 from eval.nll import NonFiniteScoreError
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import WriteError
+from pipelines.runtime.messages import say, warn
 from pipelines.training import checkpoint
+from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import MAY_DIFFER, TrainConfig
 from pipelines.training.devices import on_main
 from pipelines.training.logs import NONFINITE, Logs, Window
@@ -179,10 +181,17 @@ class _Training:
 
     def _profiler(self, stack: contextlib.ExitStack) -> torch.profiler.profile:
         path = self.run_dir / "trace.json"
+
+        def export(profile: torch.profiler.profile) -> None:
+            try:
+                profile.export_chrome_trace(str(path))
+            except (OSError, RuntimeError) as error:
+                warn(f"cannot write {path}: {error}")
+
         return stack.enter_context(
             torch.profiler.profile(
                 schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
-                on_trace_ready=lambda profile: profile.export_chrome_trace(str(path)),
+                on_trace_ready=export,
             )
         )
 
@@ -278,8 +287,11 @@ class _Training:
         def write() -> None:
             self.logs.sync()
             keep = self.config.keep_checkpoints
-            checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
-            checkpoint.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
+            try:
+                checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
+                checkpoint.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
+            except WriteError as error:
+                raise CheckpointError(f"{error}, then go on with --resume") from error
 
         on_main(self.fabric, write)
         self.saved = self.step
@@ -314,7 +326,7 @@ class _Training:
 
     def _say(self, message: str) -> None:
         if self.main:
-            print(message, file=sys.stderr, flush=True)
+            say(message)
 
 
 def _training_fields(config: TrainConfig) -> dict[str, Any]:

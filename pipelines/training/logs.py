@@ -9,16 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.nll import bits_per_dim
-from pipelines.runtime.files import write_text
-from pipelines.training.checkpoint import CheckpointError
+from pipelines.runtime.files import WriteError, whole_file
+from pipelines.runtime.messages import warn
+
+P = ParamSpec("P")
 
 METRICS, NONFINITE, EVENTS = "metrics.jsonl", "nonfinite.jsonl", "tensorboard"
 
@@ -27,19 +32,80 @@ def drop_later_lines(path: Path, step: int) -> None:
     """Keep the lines of `path` up to a step; a line cut short by a crash goes too."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = list(takewhile(partial(_is_up_to, step), lines))
+        if kept != lines:
+            with whole_file(path, replace=True) as stream:
+                stream.writelines(kept)
+    except (OSError, WriteError) as error:
+        warn(f"{path} keeps lines of steps after step {step}: {error}")
+
+
+def _is_up_to(step: int, line: bytes) -> bool:
+    try:
+        return json.loads(line)["step"] <= step and line.endswith(b"\n")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+class Events:
+    """TensorBoard's files of a run; where they can't be written, one warning and no more of them.
+
+    Args:
+        run_dir: the run directory.
+        options: further arguments of `SummaryWriter`.
+    """
+
+    def __init__(self, run_dir: Path, **options: Any) -> None:
+        self.folder = run_dir / EVENTS
+        self._writer: SummaryWriter | None = None
+        # The writer's thread raises what it met a second time, in this one: once is enough.
+        self._hook, threading.excepthook = threading.excepthook, self._thread_failed
+        with self._watched():
+            self._writer = SummaryWriter(str(self.folder), **options)
+
+    def add(
+        self, method: Callable[Concatenate[SummaryWriter, P], object], *args: P.args, **kw: P.kwargs
+    ) -> None:
+        """Call a method of the writer, such as `SummaryWriter.add_scalar`, while it can write."""
+        with self._watched():
+            if self._writer is not None:
+                method(self._writer, *args, **kw)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
         try:
-            if json.loads(line)["step"] > step or not line.endswith("\n"):
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        kept.append(line)
-    write_text(path, "".join(kept))
+            yield
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that is not UTF-8
+            warn(f"no more of TensorBoard's curves: cannot write in {self.folder}: {error}")
+            writer, self._writer = self._writer, None
+            _close(writer)
+
+    def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.add(SummaryWriter.flush)
+        _close(self._writer)
+        threading.excepthook = self._hook
+
+
+def _close(writer: SummaryWriter | None) -> None:
+    """Close a writer whose last error is known."""
+    if writer is not None:
+        with contextlib.suppress(OSError):
+            writer.close()
 
 
 class Logs:
     """The logs of one run, written by its first process; the others' do nothing.
+
+    Nothing that can't be written here ends a run: it is lost, after a warning.
 
     Args:
         run_dir: the run directory.
@@ -49,56 +115,64 @@ class Logs:
 
     def __init__(self, run_dir: Path, *, step: int, enabled: bool) -> None:
         self.run_dir = run_dir
-        self.events: SummaryWriter | None = None
+        self.events: Events | None = None
+        self._warned = False
         if enabled:
             for name in (METRICS, NONFINITE):
                 drop_later_lines(run_dir / name, step)
-            self.events = SummaryWriter(str(run_dir / EVENTS), purge_step=step + 1)
+            self.events = Events(run_dir, purge_step=step + 1)
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
         """One line of metrics and its scalars."""
         if self.events is not None:
-            append(self.run_dir / METRICS, {"step": step, **figures})
+            self._append(METRICS, {"step": step, **figures})
             for name, value in figures.items():
                 if isinstance(value, (int, float)):
-                    self.events.add_scalar(name, value, step)
+                    self.events.add(SummaryWriter.add_scalar, name, value, step)
 
     def nonfinite(self, step: int, record: Mapping[str, Any]) -> None:
         """One line about a step that was not taken; numbers that JSON lacks stand as strings."""
         if self.events is not None:
-            append(self.run_dir / NONFINITE, {"step": step, **record})
+            self._append(NONFINITE, {"step": step, **record})
 
     def sync(self) -> None:
         """Bring everything out of this process, before a checkpoint that counts on it."""
         if self.events is not None:
-            self.events.flush()
+            self.events.add(SummaryWriter.flush)
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        path = self.run_dir / name
+        try:
+            append(path, record)
+        except OSError as error:
+            if not self._warned:
+                warn(f"cannot write {path}: {error.strerror or error}; training goes on without")
+            self._warned = True
 
     def __enter__(self) -> Logs:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.events is not None:
-            # on a full disk closing fails as well: the first error is the one to show
-            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-                self.events.close()
+            self.events.__exit__()
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to a JSON-lines file, and see it to the disk.
+    """Add one line to a JSON-lines file, whole or not at all, and see it to the disk.
 
     Raises:
-        CheckpointError: it can't be written.
+        OSError: it can't be written.
     """
-    try:
-        with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            line = json.dumps(record).encode() + b"\n"
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; the last checkpoint is untouched: "
-            "make room or make the folder writable, then go on with --resume"
-        ) from error
+        except OSError:
+            file.truncate(size)  # of a part of the line
+            raise
 
 
 class Window:

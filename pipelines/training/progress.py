@@ -14,6 +14,8 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from pipelines.runtime.messages import write
+
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -31,6 +33,26 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+class _Kept:
+    """A terminal that may close at any time: what it doesn't take is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> None:
+        write(self._stream, text)
+
+    def flush(self) -> None:
+        """Nothing is left to flush."""
+
+    def fileno(self) -> int:  # by which tqdm asks for the width
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Progress:
@@ -69,9 +91,9 @@ class Progress:
         self.figures: dict[str, float] = {}
         self.began = self.last_line = time.monotonic()
         self.bar: tqdm | None = None
-        if enabled and self.stream.isatty():
+        if enabled and self.stream is not None and self.stream.isatty():
             self.bar = tqdm(
-                total=total, desc=label, unit=unit, initial=initial, file=self.stream, leave=True
+                total=total, desc=label, unit=unit, initial=initial, file=_Kept(self.stream)
             )
 
     def update(self, count: int = 1, **figures: float) -> None:
@@ -88,8 +110,7 @@ class Progress:
             now = time.monotonic()
             if self.count >= self.total or now - self.last_line >= self.every:
                 self.last_line = now
-                self.stream.write(self.line(now - self.began) + "\n")
-                self.stream.flush()
+                write(self.stream, self.line(now - self.began) + "\n")
 
     def line(self, elapsed: float) -> str:
         """The plain line, `elapsed` seconds after the start."""

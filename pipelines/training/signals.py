@@ -1,15 +1,18 @@
-"""Being stopped: SIGTERM, SIGINT and SIGUSR1 end a run at its next step, with everything saved.
+"""Signals: SIGTERM, SIGINT, SIGUSR1 and SIGHUP end a run at its next step, with everything saved.
 
 The handler only notes the signal; the training loop looks between two steps, when the weights, the
 optimiser and the logs agree with one another. A second signal doesn't wait: it exits at once, and
 what the last checkpoint holds is what remains.
 
-Exit codes: 130 after SIGINT (Ctrl-C); 143 after SIGTERM, and after SIGUSR1, which batch systems
-send as a warning before they pre-empt a job.
+Exit codes: 130 after SIGINT (Ctrl-C); 143 after SIGTERM, after SIGUSR1, which batch systems send as
+a warning before they pre-empt a job, and after SIGHUP, which means that the terminal has closed. A
+run under `nohup` ignores SIGHUP, as it should. A second SIGHUP does not exit at once, since the
+kernel and the shell each send one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -19,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 
 
 class Interrupts:
@@ -36,17 +39,22 @@ class Interrupts:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:
+            if number == signal.SIGHUP:
+                return
             os._exit(CODES[signal.Signals(number)])
         self.received = signal.Signals(number)
+        said = f"\n{self.received.name}: saving after this step; again to exit at once\n"
         # print() is not safe here: the signal may have come in the middle of another print
-        os.write(
-            2, f"\n{self.received.name}: saving after this step; again to exit at once\n".encode()
-        )
+        with contextlib.suppress(OSError):  # the terminal is gone
+            os.write(2, said.encode())
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # Python allows no other
             for number in CODES:
-                self._before[number] = signal.signal(number, self._note)
+                before = signal.getsignal(number)
+                if number == signal.SIGHUP and before is signal.SIG_IGN:  # nohup
+                    continue
+                self._before[number] = signal.signal(number, self._note) or signal.SIG_DFL
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,6 @@
 """The one way to write a file: what it keeps, what it refuses, and what it leaves behind."""
 
 import os
-import resource
 import stat
 from pathlib import Path
 
@@ -10,15 +9,6 @@ import pytest
 import torch
 
 from pipelines.runtime.files import WriteError, whole_file, write_text
-
-
-@pytest.fixture
-def tiny_disk():
-    """No file may grow beyond 1,000 bytes, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_replaced_file_keeps_its_mode(tmp_path):
@@ -62,14 +52,13 @@ WRITERS = {
 }
 
 
-@pytest.mark.usefixtures("tiny_disk")
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, write):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, largest_file, write):
     """torch.save makes a RuntimeError of its own of it."""
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(WriteError, match=r"cannot write .*file: File too large; what was"):  # noqa: SIM117
-        with whole_file(path, replace=True) as stream:
+        with largest_file(1000), whole_file(path, replace=True) as stream:
             write(stream)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]

@@ -1,12 +1,10 @@
 """Run directories: whole or not at all, damage is seen, and nothing in them can run code."""
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import pickle
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -107,18 +105,7 @@ def test_a_malicious_checkpoint_runs_nothing(tmp_path, how):
     assert not sentinel.exists()
 
 
-@contextlib.contextmanager
-def largest_file(size):
-    """The system itself refuses to write more than this into a file: a full disk at will."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_write_that_the_system_cuts_short_leaves_the_old_one(tmp_path):
+def test_a_write_that_the_system_cuts_short_leaves_the_old_one(tmp_path, largest_file):
     good = save(tmp_path, 1)
     with largest_file(1000), pytest.raises(WriteError, match=r"cannot write .* untouched"):
         save(tmp_path, 2)

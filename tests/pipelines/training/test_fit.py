@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eval.nll import NonFiniteScoreError
-from pipelines.runtime.files import WriteError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
@@ -268,7 +267,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatc
         replace_file(old, new)
 
     monkeypatch.setattr(os, "replace", fill_up)
-    with pytest.raises(WriteError, match="No space left on device; what was saved before"):
+    with pytest.raises(CheckpointError, match="No space left on device; what was saved before"):
         train(FULL, tmp_path)
     monkeypatch.undo()
     train(replace(FULL, resume=True), tmp_path)

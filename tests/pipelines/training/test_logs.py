@@ -1,11 +1,7 @@
-"""Logs: appended to on resuming, without a step twice, and clear about a full disk."""
+"""Logs: appended to on resuming, without a step twice, and never the end of a run."""
 
 import json
-import os
 
-import pytest
-
-from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.logs import Logs, drop_later_lines
 
 
@@ -44,12 +40,24 @@ def test_other_processes_write_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
-    def refuse(_):
-        raise OSError(28, os.strerror(28))
-
+def test_a_full_disk_loses_lines_and_no_more(tmp_path, largest_file, capfd):
+    """Each line is there as a whole or not at all, and one warning for each kind of file."""
     with Logs(tmp_path, step=0, enabled=True) as logs:
-        monkeypatch.setattr(os, "fsync", refuse)
-        with pytest.raises(CheckpointError, match=r"metrics\.jsonl: No space left on device"):
-            logs.write(1, {"nats": 1.0})
-        monkeypatch.undo()
+        with largest_file(500):
+            for step in range(1, 60):
+                logs.write(step, {"nats": 1.0 * step})
+                logs.sync()
+        logs.write(60, {"nats": 60.0})
+    whole = steps(tmp_path / "metrics.jsonl")
+    assert whole == [*range(1, len(whole)), 60]
+    assert 5 < len(whole) < 50
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all("WARNING: " in line and "File too large" in line for line in said)
+
+
+def test_a_run_directory_that_cannot_hold_curves_is_a_warning(tmp_path, capfd):
+    (tmp_path / "tensorboard").write_text("a file where a folder should be")
+    (tmp_path / "metrics.jsonl").mkdir()
+    write(tmp_path, 0, [1, 2])
+    assert capfd.readouterr().err.count("WARNING: ") == 2

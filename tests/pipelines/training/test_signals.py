@@ -123,7 +123,8 @@ def test_a_second_signal_exits_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)],
 )
 def test_every_signal_saves_after_the_step_and_has_its_code(tmp_path, capsys, number, code):
     class Signalled(toy.Toy):
@@ -140,6 +141,31 @@ def test_every_signal_saves_after_the_step_and_has_its_code(tmp_path, capsys, nu
     assert checkpoint.step_of(path) == 3
     assert f"--out {tmp_path} --resume" in capsys.readouterr().err
     assert signal.getsignal(number) is before, "the handlers are put back"
+
+
+def test_a_closed_terminal_saves(tmp_path):
+    """Nothing can be written to it any more, and the kernel and the shell send a SIGHUP each."""
+    process = start(tmp_path, "--delay", "0.2", "--log-every", "1")
+    wait_for_training(process, tmp_path)
+    assert process.stderr is not None
+    process.stderr.close()
+    time.sleep(1)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 143
+    (path,) = checkpoint.checkpoints(tmp_path)
+    assert 0 < checkpoint.step_of(path) < 40
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.received is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_on_an_evaluation_s_step_loses_no_evaluation(tmp_path):
