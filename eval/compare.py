@@ -6,8 +6,6 @@ standard error is far below that of either mean.
 
 from __future__ import annotations
 
-import base64
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +16,15 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from eval.discovery import check_output
+from eval.errors import ResultError
+from eval.files import is_own_file, read_array
 from eval.leaderboard import emit
 from eval.nll import Score, bits_per_dim
-from eval.report import page, pictures
-from eval.results import Result, ResultError, read_result, scores_beside
+from eval.pages import page
+from eval.pictures import data_uri, pictures
+from eval.results import Result, read_result, read_scores
+from eval.text import complain, say
 
 SAME = ("data", "variant", "split", "count", "fingerprint", "image_shape", "levels", "binarize")
 
@@ -83,10 +86,7 @@ def _scores(run: Path) -> tuple[Result, np.ndarray]:
     if not run.exists():
         raise ResultError(f"{run} does not exist: name a run directory or a result file")
     result = read_result(run)
-    path = scores_beside(run / "result.json" if run.is_dir() else run)
-    if not path.exists():
-        raise ResultError(f"{path} is missing: evaluate the run again to write it")
-    return result, np.load(path, allow_pickle=False).astype(np.float64)
+    return result, read_scores(run / "result.json" if run.is_dir() else run, result)
 
 
 def compare(run_a: Path, run_b: Path) -> Comparison:
@@ -150,20 +150,17 @@ def to_text(comparison: Comparison, most: int) -> str:
 
 def _image(run_dirs: Sequence[Path], place: int) -> str:
     """Return one scored image as a `data:` address, from the first run with `images.npy`."""
-    for folder in run_dirs:
-        path = folder / "images.npy"
-        if not path.exists():
+    for path in (folder / "images.npy" for folder in run_dirs):
+        if not is_own_file(path):
             continue
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = read_array(path)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ResultError(f"{path} must hold uint8 (N, 1 or 3, H, W), got {images.shape}")
         if place < len(images):
             pixels = np.moveaxis(np.asarray(images[place]), 0, -1)
-            file = io.BytesIO()
-            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
-                file, "PNG"
+            return data_uri(
+                Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
             )
-            return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
     return ""
 
 
@@ -202,8 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if config.most < 1:
             raise ResultError(f"--most must be at least 1, got {config.most}")
+        check_output(config.out, runs)
         comparison = compare(*runs)
-        print(to_text(comparison, config.most))
+        say(to_text(comparison, config.most))
         if config.out is not None:
             folders = [run if run.is_dir() else run.parent for run in runs]
             # images.npy goes with result.json; another result may be of another split.
@@ -211,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = to_html(comparison, folders, config.most, show_images=own)
             emit(text, config.out)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain("error", error)
         return 2
     return 0
 

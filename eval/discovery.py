@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.results import Result, ResultError, read_result
+from eval.errors import ResultError
+from eval.results import Result, read_result, scores_beside
+from eval.text import complain
 
 
 class Found(NamedTuple):
@@ -35,7 +36,7 @@ def _files(path: Path) -> list[Path]:
     found = sorted(
         file
         for file in path.rglob("*.json")
-        if file.name == "result.json" or not _in_run(file.parent, path)
+        if file.is_file() and (file.name == "result.json" or not _in_run(file.parent, path))
     )
     if not found:
         raise ResultError(f"{path} holds no result: train or evaluate a run there first")
@@ -86,7 +87,28 @@ def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
     return sorted(found.values(), key=lambda one: one.path), problems
 
 
+def check_output(out: Path | None, paths: Iterable[Path | str]) -> None:
+    """Refuse to write over what a command reads from these paths.
+
+    That is a result file, the scores beside it, and every file of a run directory but its pages.
+
+    Raises:
+        ResultError: `out` is one of them, whatever the name that leads there.
+    """
+    if out is None or not out.expanduser().exists():
+        return
+    for result in [file for path in paths for file in _files(Path(path).expanduser())]:
+        files = [result, scores_beside(result)]
+        if result.name == "result.json":
+            files += [file for file in result.parent.rglob("*") if file.suffix != ".html"]
+        if any(file.exists() and out.expanduser().samefile(file) for file in files):
+            raise ResultError(
+                f"{out} is a file that this command reads, or another one of the run in "
+                f"{result.parent}: write to another file"
+            )
+
+
 def report_problems(problems: Sequence[str]) -> None:
     """Name every file that was left out, on stderr."""
     for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        complain("left out", problem)

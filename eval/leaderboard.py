@@ -17,9 +17,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from eval.discovery import discover, report_problems
+from eval.discovery import check_output, discover, report_problems
+from eval.errors import ResultError
+from eval.files import write_whole
 from eval.ranking import RULES, Row, Table, in_unit, tables
-from eval.results import SCHEMA, ResultError, write_whole
+from eval.results import SCHEMA
+from eval.text import complain, say, spreadsheet_cell, visible
 
 MARKS = ("<!-- leaderboard -->", "<!-- /leaderboard -->")  # of `--into`
 OTHER_UNIT = {"nats/image": "bits/dim", "bits/dim": "nats/image"}
@@ -39,7 +42,7 @@ class Config:
     """Write to this file instead of the terminal."""
     into: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md")] = None
     """Write into this Markdown file, between its lines <!-- leaderboard --> and
-    <!-- /leaderboard -->; the rest of it stays."""
+    <!-- /leaderboard -->; the rest of it stays, byte for byte."""
     published: bool = True
     """Show the literature's results too."""
 
@@ -83,12 +86,12 @@ def cells(row: Row, table: Table) -> list[str]:
     remarks = "; ".join([*row.flags, row.note] if row.note else row.flags)
     return [
         place(row),
-        row.name,
+        visible(row.name),
         score(row, table, unit),
         score(row, table, OTHER_UNIT[unit]),
         *parts,
-        row.source,
-        remarks,
+        visible(row.source),
+        visible(remarks),
     ]
 
 
@@ -113,7 +116,7 @@ def _escape(text: str) -> str:
         text = text.replace(mark, instead)
     for mark in "*_`[]":
         text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 def to_markdown(boards: Sequence[Table]) -> str:
@@ -168,20 +171,24 @@ def records(boards: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def to_json(boards: Sequence[Table]) -> str:
-    """Write the rows and the rules as one JSON object."""
+    """Write the rows and the rules as one JSON object, in ASCII."""
     book = {"schema": SCHEMA, "rules": list(RULES), "rows": records(boards)}
-    return json.dumps(book, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(book, indent=2, allow_nan=False) + "\n"
 
 
 def to_csv(boards: Sequence[Table]) -> str:
-    """Write one line per row; lists are joined by spaces or semicolons. No room for the rules."""
+    """Write one line per row; lists are joined by spaces or semicolons. No room for the rules.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     rows = records(boards)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         shape = " ".join(map(str, row["image_shape"]))
-        writer.writerow({**row, "image_shape": shape, "flags": "; ".join(row["flags"])})
+        joined = {**row, "image_shape": shape, "flags": "; ".join(row["flags"])}
+        writer.writerow({name: spreadsheet_cell(value) for name, value in joined.items()})
     return text.getvalue()
 
 
@@ -197,7 +204,7 @@ def render(boards: Sequence[Table], format: str) -> str:
 def emit(text: str, out: Path | None) -> None:
     """Write text to a file, or to the terminal where none is named."""
     if out is None:
-        print(text, end="" if text.endswith("\n") else "\n")
+        say(text.removesuffix("\n"))
         return
     out = out.expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -205,20 +212,26 @@ def emit(text: str, out: Path | None) -> None:
 
 
 def insert(text: str, file: Path) -> None:
-    """Put text between the two marks of a Markdown file, in place of what stands there.
+    """Put text between the two marks of a Markdown file, in place of what is there.
+
+    The text takes on the line ends of the file.
 
     Raises:
         ValueError: the marks aren't there, once each and in this order.
     """
     file = file.expanduser()
-    before, begin, rest = file.read_text(encoding="utf-8").partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not begin or not end or MARKS[0] in rest or MARKS[1] in after:
+    first, last = (mark.encode() for mark in MARKS)
+    before, begin, rest = file.read_bytes().partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end or first in rest or last in after:
         raise ValueError(
             f"expected one line {MARKS[0]} in {file} and after it one line {MARKS[1]}: "
             "add them where the leaderboard is to stand"
         )
-    write_whole(file, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
+    lines = ["", "", *text.strip().splitlines(), "", ""]
+    newline = b"\r\n" if rest.startswith(b"\r\n") else b"\n"
+    content = newline.join(line.encode() for line in lines)
+    write_whole(file, before + first + content + last + after)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -227,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if config.into and (config.out or config.format != "md"):
             raise ValueError("--into writes Markdown into a file: leave out --format and --out")
+        check_output(config.out, config.paths)
         found, problems = discover(config.paths)
         report_problems(problems)
         if problems and not found:
@@ -237,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             insert(to_markdown(boards), config.into)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain("error", error)
         return 2
     return 1 if problems else 0
 

@@ -12,6 +12,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from eval.text import visible
+
 # Stands in for the text colour of the page, and is replaced by `currentColor` in the SVG.
 INK = "#010203"
 STYLE: Any = {
@@ -30,6 +32,7 @@ STYLE: Any = {
 COLOURS = {"train": "#8a8a8a", "valid": "#2f7ed8", "test": "#d9822b"}
 _salts = itertools.count()
 MOST_POINTS = 400
+LARGEST = 1e30  # of a number that an axis can show
 
 
 def to_svg(figure: Figure) -> str:
@@ -78,7 +81,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], across: str) -> Figure | None:
 
 def _numeric(record: Mapping[str, Any], *names: str) -> bool:
     values = [record.get(name) for name in names]
-    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    return all(isinstance(value, (int, float)) and abs(value) < LARGEST for value in values)
 
 
 def rate_distortion(
@@ -158,5 +161,5 @@ def histogram(sets: Mapping[str, np.ndarray], unit: str = "bits/dim") -> Figure:
 
 def _plain(text: str) -> str:
     """Keep matplotlib from reading mathematics, or a hidden label, into a name."""
-    text = " ".join(text.split()).replace("$", r"\$").lstrip("_")
+    text = visible(" ".join(text.split())).replace("$", r"\$").lstrip("_")
     return text if len(text) <= 40 else text[:39] + "…"

@@ -7,29 +7,26 @@ wrote is escaped.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import tyro
 
 from eval import plots
-from eval.discovery import Found, discover, report_problems
+from eval.discovery import Found, check_output, discover, report_problems
+from eval.errors import ResultError
 from eval.leaderboard import cells, columns, emit, number
 from eval.nll import bits_per_dim
+from eval.pages import page
+from eval.pictures import pictures
 from eval.ranking import RULES, Row, Table, in_unit, tables
-from eval.results import Result, ResultError
-
-MEDIA = {".png": "image/png", ".gif": "image/gif"}
-LARGEST_PICTURE = 8 * 2**20
-FIRST_PICTURES = ("samples", "reconstructions", "interpolation")
+from eval.results import Result
+from eval.text import complain
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     doesn't count.
 
     Raises:
-        ResultError: another line can't be read.
+        ResultError: the file, or another line, can't be read.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise ResultError(f"cannot read {path}: {error.strerror}") from error
     records = []
     for place, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if place == len(lines):
                 break
             raise ResultError(f"{path}, line {place} is not JSON") from error
@@ -80,60 +80,12 @@ def _by_split(record: dict[str, Any]) -> list[dict[str, Any]]:
     return list(splits.values())
 
 
-def data_uri(path: Path) -> str:
-    """Return a picture as a `data:` address, to stand inside a page."""
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f"data:{MEDIA[path.suffix.lower()]};base64,{content}"
-
-
-def pictures(run_dir: Path) -> list[dict[str, str]]:
-    """Return the run directory's pictures, the usual ones first, each with a title and address."""
-    found = [path for path in run_dir.iterdir() if path.suffix.lower() in MEDIA]
-    order = {name: place for place, name in enumerate(FIRST_PICTURES)}
-    found.sort(key=lambda path: (order.get(path.stem, len(order)), path.name))
-    shown = []
-    for path in found:
-        title = path.stem.replace("_", " ").replace("-", " ")
-        large = path.stat().st_size > LARGEST_PICTURE
-        shown.append(
-            {
-                "title": f"{title} (too large to show here: {path.name})" if large else title,
-                "address": "" if large else data_uri(path),
-            }
-        )
-    return shown
-
-
-def page(name: str, **content: Any) -> str:
-    """Fill a page's template; whatever the content holds is escaped.
-
-    Raises:
-        ResultError: the content lacks something that the page shows.
-    """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FunctionLoader(_template)
-    )
-    try:
-        return environment.get_template(f"{name}.html.j2").render(**content)
-    except jinja2.UndefinedError as error:
-        raise ResultError(f"a result lacks what the page shows: {error.message}") from error
-
-
-def _template(name: str) -> str:
-    return files("eval").joinpath(name).read_text(encoding="utf-8")
-
-
 def _importance(result: Result) -> str:
     """Draw `estimates`, a list of {"k", "nats", "stderr"} in the file, where there are several."""
     points = result.extra.get("estimates")
     if not points or len(points) < 2:
         return ""
-    try:
-        rows = [(int(p["k"]), float(p["nats"]), float(p["stderr"] or 0.0)) for p in points]
-    except (TypeError, KeyError, ValueError) as error:
-        raise ResultError(
-            f"estimates of {result.name} must list k, nats and stderr, got {str(points)[:80]}"
-        ) from error
+    rows = [(int(p["k"]), float(p["nats"]), float(p["stderr"] or 0.0)) for p in points]
     return plots.to_svg(plots.importance(sorted(rows), result.value))
 
 
@@ -193,12 +145,30 @@ def _latents(result: Result) -> list[dict[str, Any]]:
     return lines
 
 
-def _run(found: Found, place: int) -> dict[str, Any]:
-    """Gather what the page shows of one run."""
-    result, folder = found.result, found.run_dir
+def _probes(result: Result) -> list[dict[str, str]]:
+    """Return a line per classifier that read labels off the codes."""
+    return [
+        {
+            "features": str(probe["features"]),
+            "dims": str(probe["dims"]),
+            "classifier": str(probe["classifier"]),
+            "accuracy": f"{100 * probe['accuracy']:.1f} % ± {100 * probe['stderr']:.1f}",
+        }
+        for probe in result.extra.get("probes") or []
+    ]
+
+
+def _curves(folder: Path | None) -> list[str]:
+    """Draw a run's metrics against steps and seconds."""
     metrics = folder / "metrics.jsonl" if folder else None
-    records = read_metrics(metrics) if metrics and metrics.exists() else []
+    records = read_metrics(metrics) if metrics and metrics.is_file() else []
     figures = [plots.curves(records, across) for across in ("step", "seconds")]
+    return [plots.to_svg(figure) for figure in figures if figure]
+
+
+def _section(found: Found) -> dict[str, Any]:
+    """Gather what the page shows of one run, but its curves and pictures."""
+    result = found.result
     provenance = {
         "command": result.command,
         "date": result.date,
@@ -208,19 +178,48 @@ def _run(found: Found, place: int) -> dict[str, Any]:
         "data": f"{result.data} {result.variant}, fingerprint {result.fingerprint}",
         **{str(name): str(value) for name, value in result.versions.items()},
     }
-    return {
-        "id": f"run-{place}",
-        "name": result.name,
-        "pipeline": result.pipeline,
-        "facts": _facts(result),
-        "latents": _latents(result),
-        "probes": result.extra.get("probes") or [],
-        "curves": [plots.to_svg(figure) for figure in figures if figure],
-        "importance": _importance(result),
-        "pictures": pictures(folder) if folder else [],
-        "provenance": provenance,
-        "config": json.dumps(result.config, indent=2, ensure_ascii=False),
-    }
+    try:
+        return {
+            "name": result.name,
+            "pipeline": result.pipeline,
+            "facts": _facts(result),
+            "latents": _latents(result),
+            "probes": _probes(result),
+            "importance": _importance(result),
+            "provenance": provenance,
+            "config": json.dumps(result.config, indent=2, ensure_ascii=False),
+        }
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ResultError(
+            f"{found.path} is not as a run wrote it: what it says of latents, estimates or probes "
+            f"can't be shown ({type(error).__name__}: {error})"
+        ) from error
+
+
+def sections(found: Sequence[Found]) -> tuple[list[Found], list[dict[str, Any]], list[str]]:
+    """Gather what the page shows of each run.
+
+    Returns:
+        The runs that can be shown, their sections, and one sentence for each damaged file, which
+        was left out.
+    """
+    kept, shown, problems = [], [], []
+    for one in found:
+        try:
+            section = _section(one)
+        except ResultError as error:
+            problems.append(str(error))
+            continue
+        try:
+            section["curves"] = _curves(one.run_dir)
+        except ResultError as error:
+            problems.append(str(error))
+            section["curves"] = []
+        section["pictures"] = pictures(one.run_dir) if one.run_dir else []
+        section["id"] = f"run-{len(shown) + 1}"
+        kept.append(one)
+        shown.append(section)
+    return kept, shown, problems
 
 
 def _bars(board: Table) -> str:
@@ -263,37 +262,50 @@ def _line(row: Row, board: Table, anchors: dict[Path, str]) -> dict[str, Any]:
     }
 
 
-def to_html(boards: Sequence[Table], *, title: str, runs: Sequence[Found] = ()) -> str:
-    """Write tables, and sections about runs, as one self-contained page."""
-    anchors = {found.path: f"run-{place}" for place, found in enumerate(runs, start=1)}
-    shown = []
+def to_html(
+    boards: Sequence[Table],
+    *,
+    title: str,
+    runs: Sequence[Found] = (),
+    shown: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Write tables as one self-contained page, and what `sections` gathered about some runs."""
+    anchors = {found.path: section["id"] for found, section in zip(runs, shown, strict=True)}
+    parts = []
     for board in boards:
         lines = [_line(row, board, anchors) for row in (*board.ranked, *board.apart)]
-        # Source and remarks stand below the model's name; a column without content is left out.
+        # Source and remarks are below the model's name; a column without content is left out.
         names = [name for name in columns(board) if name not in ("source", "remarks")]
         names = [name for name in names if any(line["texts"][name] for line in lines)]
         bars = _bars(board) if runs else ""
-        shown.append({"title": board.title, "columns": names, "lines": lines, "bars": bars})
-    sections = [_run(found, place) for place, found in enumerate(runs, start=1)]
-    return page("report", title=title, boards=shown, runs=sections, rules=RULES)
+        parts.append({"title": board.title, "columns": names, "lines": lines, "bars": bars})
+    return page("report", title=title, boards=parts, runs=shown, rules=RULES)
+
+
+def report(config: Config) -> int:
+    """Write the page; returns the exit code."""
+    if not config.paths:
+        raise ResultError("name at least one run directory or result file")
+    check_output(config.out, config.paths)
+    found, problems = discover(config.paths)
+    runs, shown, damaged = sections(found)
+    problems += damaged
+    if not runs:
+        raise ResultError("; ".join(problems))
+    report_problems(problems)
+    boards = tables(runs, literature=None if config.published else ())
+    emit(to_html(boards, title=config.title, runs=runs, shown=shown), config.out)
+    return 1 if problems else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     config = tyro.cli(Config, prog="python -m eval.report", args=argv)
     try:
-        if not config.paths:
-            raise ResultError("name at least one run directory or result file")
-        found, problems = discover(config.paths)
-        report_problems(problems)
-        if not found:
-            raise ResultError("none of the files holds a readable result")
-        boards = tables(found, literature=None if config.published else ())
-        emit(to_html(boards, title=config.title, runs=found), config.out)
+        return report(config)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain("error", error)
         return 2
-    return 1 if problems else 0
 
 
 if __name__ == "__main__":

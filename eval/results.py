@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.errors import ResultError
+from eval.files import read_array, write_whole
 from eval.nll import bits_per_dim
 
 SCHEMA = 1
 RANKED_KINDS = ("exact", "bound", "estimate")
-
-
-class ResultError(ValueError):
-    """A result that can't be read, contradicts itself, or contradicts another."""
 
 
 def _agree(a: float, b: float) -> bool:
@@ -250,26 +246,6 @@ def write_result(result: Result, path: Path | str) -> None:
     write_whole(Path(path), text + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all.
-
-    Raises:
-        ResultError: the disk is full, the folder read-only, …; `path` is as it was.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
-
-
 def _no_constant(name: str) -> Any:
     raise ResultError(f"{name} is not a number")
 
@@ -290,17 +266,33 @@ def read_result(path: Path | str) -> Result:
     try:
         text = path.read_text(encoding="utf-8")
         result = Result.from_json(json.loads(text, parse_constant=_no_constant))
-        if scores_beside(path).exists():
-            _check_scores(result, scores_beside(path))
-    except (OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise ResultError(f"{path}: {reason}") from error
+    if scores_beside(path).exists():
+        read_scores(path, result)
     return result
 
 
-def _check_scores(result: Result, path: Path) -> None:
-    values = np.load(path, allow_pickle=False)
-    if values.shape != (result.count,):
-        raise ResultError(f"says {result.count} images, but {path.name} has {list(values.shape)}")
+def read_scores(path: Path, result: Result) -> np.ndarray:
+    """Read the per-image nats (N,) beside a result file, float64.
+
+    Raises:
+        ResultError: there are none, they can't be read, or they contradict the result.
+    """
+    file = scores_beside(path)
+    if not file.exists():
+        raise ResultError(f"{file} is missing: evaluate the run again to write it")
+    stored = read_array(file)
+    if stored.shape != (result.count,):
+        raise ResultError(
+            f"{path}: says {result.count} images, but {file.name} has {list(stored.shape)}"
+        )
+    values = np.asarray(stored, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ResultError(f"{file} holds scores that are not finite: evaluate the run again")
     if result.kind != "estimate" and not _agree(float(values.mean()), result.value):
-        raise ResultError(f"says {result.value:.5g} nats, but {path.name} has {values.mean():.5g}")
+        raise ResultError(
+            f"{path}: says {result.value:.5g} nats, but {file.name} has {values.mean():.5g}"
+        )
+    return values

@@ -179,3 +179,44 @@ def test_a_histogram_shows_every_set_on_common_bins():
         r"\$other_\$",
     ]
     assert plots.to_svg(figure).startswith("<svg")
+
+
+DAMAGE = {
+    "estimates": {"estimates": [{"k": 1}, {"k": 2}]},
+    "estimates of text": {"estimates": "many"},
+    "probes": {"probes": [{"features": "code"}]},
+    "latents": {"latents": {"levels": 5}},
+    "a level": {"latents": {"levels": [{"rate": "high", "active": [True]}]}},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_result_that_was_edited_leaves_the_others(run, tmp_path, capsys, damage):
+    run(tmp_path / "runs" / "good", name="the good one")
+    run(tmp_path / "runs" / "bad", seed=1, extra=DAMAGE[damage])
+    out = tmp_path / "out.html"
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"left out: {tmp_path}/runs/bad/result.json is not as a run wrote it")
+    assert error.count("\n") == 1
+    assert "the good one" in out.read_text()
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}\n{\n{"a": 1}\n', "[" * 99999 + "\n{}\n"])
+def test_damaged_metrics_cost_a_run_its_curves_alone(run, tmp_path, capsys, content):
+    folder = run(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text(content)
+    out = tmp_path / "out.html"
+    assert main([str(folder), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"left out: {folder}/metrics.jsonl, line ")
+    assert error.count("\n") == 1
+    assert "Bits per dimension during training" not in out.read_text()
+    assert "The code is used." in out.read_text()
+
+
+def test_numbers_that_no_axis_shows_are_not_drawn():
+    metrics = [{"split": "train", "step": step, "bits_per_dim": 1.0} for step in (1, 10**400)]
+    figure = plots.curves(metrics, "step")
+    assert figure is not None
+    assert len(np.asarray(figure.axes[0].lines[0].get_xdata())) == 1
