@@ -18,6 +18,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+ROUNDING = 1e-6  # relative differences below this are float32's
+
 
 class Probe(NamedTuple):
     """Test accuracy in 0..1 of one classifier on one set of features."""
@@ -47,7 +49,8 @@ def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
     """Fit logistic regression and nearest neighbours on codes, pixels, and PCA of the code's size.
 
     Every classifier sees standardised features of `train` and is scored on all of `test`.
-    `pca` is left out where the code is as large as the image or the training set.
+    `pca` is left out where the code is as large as the image or the training set, and where all
+    training images are equal.
     """
     for name, split in (("train", train), ("test", test)):
         sizes = {len(part) for part in split}
@@ -61,7 +64,7 @@ def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
     codes = _flat(train.codes), _flat(test.codes)
     pixels = _flat(train.pixels), _flat(test.pixels)
     features = {"code": codes, "pixels": pixels}
-    if codes[0].shape[1] < min(pixels[0].shape):
+    if codes[0].shape[1] < min(pixels[0].shape) and np.ptp(pixels[0], axis=0).any():
         pca = PCA(codes[0].shape[1], random_state=0).fit(pixels[0])
         features["pca"] = pca.transform(pixels[0]), pca.transform(pixels[1])
     probes = []
@@ -82,6 +85,12 @@ def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
 def embed(codes: Any, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0) -> np.ndarray:
     """Return codes (N, …) as points of a plane (N, 2); a one-dimensional code is drawn on a line.
 
+    The codes are centered and scaled as a whole, which changes no picture. Codes that differ by
+    float32's rounding alone are all at the origin.
+
+    Raises:
+        ValueError: there are fewer than four codes, or they hold numbers that are not finite.
+
     >>> embed(np.eye(4), "pca").shape
     (4, 2)
     """
@@ -90,12 +99,31 @@ def embed(codes: Any, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0) 
         raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
     if len(flat) < 4:
         raise ValueError(f"an embedding needs at least four codes, got {len(flat)}")
+    if not np.isfinite(flat).all():
+        raise ValueError("an embedding needs finite codes: these hold NaN or infinities")
+    flat = _scaled(flat)
     if flat.shape[1] == 1:
         return np.hstack([flat, np.zeros_like(flat)])
+    if not flat.any():
+        return np.zeros((len(flat), 2))
     if method == "pca":
         return PCA(2, random_state=seed).fit_transform(flat)
     perplexity = min(30.0, (len(flat) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+
+
+def _scaled(flat: np.ndarray) -> np.ndarray:
+    """Center codes and scale the largest number to 1, or all to 0 where they are equal.
+
+    t-SNE divides by their spread in float32, and ends the interpreter where that is 0 or overflows.
+    """
+    largest = np.abs(flat).max()
+    if largest == 0:
+        return flat
+    flat = flat / largest
+    flat = flat - flat.mean(0)
+    spread = np.abs(flat).max()
+    return flat / spread if spread > ROUNDING else np.zeros_like(flat)
 
 
 def embedding_figure(points: np.ndarray, labels: Any = None, title: str = "") -> Figure:

@@ -80,3 +80,37 @@ def test_a_one_dimensional_code_lies_on_a_line_and_is_drawn():
     file = io.BytesIO()
     embedding_figure(points, [0, 1, 0, 1, 0], "PCA").savefig(file, format="png")
     assert file.getvalue().startswith(b"\x89PNG")
+
+
+DIRECTIONS = np.random.default_rng(0).normal(size=(8, 6))
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("codes", [0 * DIRECTIONS, 0 * DIRECTIONS + 0.1, 0.1 + 1e-9 * DIRECTIONS])
+def test_equal_codes_are_one_point(codes, method):
+    """t-SNE alone answers such codes with a segmentation fault."""
+    np.testing.assert_array_equal(embed(codes, method), np.zeros((8, 2)))
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e200])
+def test_the_scale_of_codes_does_not_matter(scale, method):
+    np.testing.assert_allclose(embed(scale * DIRECTIONS, method), embed(DIRECTIONS, method), 1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_codes_that_are_not_finite_are_refused(bad):
+    codes = DIRECTIONS.copy()
+    codes[3, 2] = bad
+    with pytest.raises(ValueError, match="NaN or infinities"):
+        embed(codes, "tsne")
+    with pytest.raises(ValueError, match="at least four codes"):
+        embed(DIRECTIONS[:3])
+
+
+def test_equal_images_are_probed_without_pca():
+    labels = np.array([0, 1] * 4)
+    split = Split(np.zeros((8, 2)), np.zeros((8, 1, 4, 4)), labels)
+    probes = probe(split, split)
+    assert {p.features for p in probes} == {"code", "pixels"}
+    assert {p.accuracy for p in probes} == {0.5}
