@@ -1,0 +1,215 @@
+"""Images from elsewhere, as a run's model sees its own: with as many levels, binarized alike.
+
+picture │ folder │ .npy │ .npz │ name of a data set ── draw, decode, check ──> Elsewhere
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.data import subset
+from pipelines.data.arrays import channels_first, map_npy, read_npz
+from pipelines.data.decoding import Rules, decode
+from pipelines.data.levels import read_levels
+from pipelines.data.listing import EXTENSIONS, list_folder
+from pipelines.data.sets import DATA_SETS, DataConfig, DataError, Images, load
+from pipelines.finished import scoring
+from pipelines.opened import Run
+from pipelines.runtime.errors import UserError
+
+
+class Source(NamedTuple):
+    """A user's words for images from elsewhere.
+
+    Attributes:
+        name: a picture, a folder, an .npy, an .npz or the name of a data set.
+        num: images to draw from them (0: all).
+        native_levels: levels of an array (0: as many as it carries, or else as the run has).
+        resize: whether pictures are cropped and resized.
+        data_dir: where a data set is.
+    """
+
+    name: str
+    num: int = 0
+    native_levels: int = 0
+    resize: bool = False
+    data_dir: str = ""
+
+
+class Elsewhere(NamedTuple):
+    """Images from elsewhere, and those that were drawn from them.
+
+    Attributes:
+        images: as the model sees its own.
+        chosen: (N,) positions in `images` to score.
+        files: the file of each, or the name of its data set.
+        rows: (N,) the position of each within its file or data set.
+        drawn: how they were chosen.
+    """
+
+    images: Images
+    chosen: np.ndarray
+    files: Sequence[str]
+    rows: np.ndarray
+    drawn: str
+
+
+def read(run: Run, source: Source, test: Images) -> Elsewhere:
+    """Read images from elsewhere.
+
+    Args:
+        run: whose model is to see them.
+        source: what to read.
+        test: the run's own test images.
+
+    Raises:
+        UserError: there are none by this name, or they have another shape or too few levels.
+        DataError: they are damaged.
+    """
+    if source.name in DATA_SETS:
+        return _data_set(run, source)
+    path = Path(source.name).expanduser()
+    shape = _shape(run)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in EXTENSIONS):
+        pixels, files, drawn = _pictures(path, source, shape)
+        images = _images(run, test, path, pixels, 256)
+        return Elsewhere(images, np.arange(len(files)), files, np.zeros(len(files), int), drawn)
+    if not (path.suffix in (".npy", ".npz") and path.is_file()):
+        raise UserError(
+            f"there is no {path}: --images is a picture, a folder of them, an .npy or .npz file, "
+            f"or one of {', '.join(DATA_SETS)}"
+        )
+    pixels, native = _array(path, source, run.spec.num_levels)
+    images = _images(run, test, path, pixels, native)
+    chosen = scoring.part(images, source.num)
+    drawn = scoring.describe_part(images, source.num)
+    return Elsewhere(images, chosen, [str(path)] * len(chosen), chosen, drawn)
+
+
+def _shape(run: Run) -> tuple[int, int, int]:
+    """The shape of the images before the run pads them."""
+    channels, height, width = run.spec.image_shape
+    return channels, height - 2 * run.config.pad, width - 2 * run.config.pad
+
+
+def _images(run: Run, test: Images, path: Path, pixels: np.ndarray, native: int) -> Images:
+    """Pixels (N, C, H, W) of `native` levels as a set like the run's own."""
+    if pixels.shape[1:] != _shape(run) or len(pixels) == 0:
+        raise UserError(
+            f"expected images of shape {list(_shape(run))} as in the run, got "
+            f"{len(pixels)} of {list(pixels.shape[1:])} in {path}"
+        )
+    if native < run.spec.num_levels:
+        raise UserError(f"{path} has {native} levels, but the run {run.spec.num_levels}")
+    return dataclasses.replace(
+        test,
+        name=path.resolve().stem,
+        split="test",
+        variant="",
+        labels=None,
+        condition="none",
+        _pixels=pixels,
+        _annotations=(),
+        _native_levels=native,
+        _gray=False,
+    )
+
+
+def _pictures(
+    path: Path, source: Source, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, list[str], str]:
+    """A picture, or some below a folder: (N, C, H, W) uint8, their files, how they were chosen.
+
+    They are turned to grey or color as need be, and drawn with each folder's share.
+    """
+    files, folders = [str(path)], None
+    if path.is_dir():
+        listing = list_folder(path)
+        files = [listing.name(row) for row in range(listing.count)]
+        folders = np.unique([os.path.dirname(file) for file in files], return_inverse=True)[1]
+    drawn = subset.describe(len(files), source.num, folders) or f"all {len(files):,}"
+    files = [files[row] for row in subset.draw(len(files), source.num, folders)]
+    rules = Rules(shape, convert=True, resize=source.resize)
+    rows = []
+    for file in files:
+        try:
+            rows.append(decode(Path(file).read_bytes(), rules))
+        except (ValueError, OSError) as error:
+            advice = "" if source.resize else " (--resize fits all to the run's size)"
+            raise DataError(f"{file} {error}{advice}") from error
+    return np.stack(rows), files, drawn
+
+
+def _array(path: Path, source: Source, num_levels: int) -> tuple[np.ndarray, int]:
+    """The images (N, C, H, W) of an .npy or .npz, and how many levels they have.
+
+    Raises:
+        UserError: the number that is asked for, that the file carries and the levels themselves
+            contradict one another.
+    """
+    carried = None
+    if path.suffix == ".npy":
+        array, carried = map_npy(path), read_levels(path)
+    else:
+        array = _of_npz(path)
+    if array.dtype == bool:
+        carried = 2
+    asked = source.native_levels
+    if asked and carried not in (None, asked):
+        raise UserError(f"{path} has {carried} levels, it says, but --native-levels is {asked}")
+    native = asked or carried or num_levels
+    pixels = channels_first(path, path.stem, array)
+    if len(pixels) and (top := int(pixels.max())) >= native:
+        if asked or carried:
+            said = f"--native-levels is {asked}" if asked else f"says that it has {carried} levels"
+            raise UserError(f"{path} has level {top}, but {said}: correct one of the two")
+        raise UserError(
+            f"{path} has level {top}, but this run's images have {num_levels} levels: say how many "
+            "the array has by --native-levels"
+        )
+    return pixels, native
+
+
+def _of_npz(path: Path) -> np.ndarray:
+    """The images of an .npz: its `test` or `valid`, or its only array of images."""
+    arrays = read_npz(path)
+    for name in ("test", "valid"):
+        if name in arrays:
+            return arrays[name]
+    images = [array for array in arrays.values() if array.ndim > 2]
+    if len(images) != 1:
+        raise UserError(
+            f"{path} has the arrays {', '.join(arrays) or '(none)'}: expected images as 'test' or "
+            "'valid', or one array of images alone"
+        )
+    return images[0]
+
+
+def _data_set(run: Run, source: Source) -> Elsewhere:
+    """The test split of another data set, with the levels of the run's."""
+    binarize, (channels, _, _) = run.config.binarize, run.spec.image_shape
+    images = load(
+        DataConfig(
+            data=source.name,  # pyright: ignore[reportArgumentType]
+            data_dir=source.data_dir,
+            levels=0 if binarize != "none" else run.spec.num_levels,
+            binarize=binarize,
+            gray=channels == 1,
+            pad=run.config.pad,
+        )
+    ).test
+    if images.image_shape != run.spec.image_shape:
+        raise UserError(
+            f"{source.name} has images of shape {list(images.image_shape)}, expected "
+            f"{list(run.spec.image_shape)} as in the run"
+        )
+    chosen = scoring.part(images, source.num)
+    name = f"{images.name} {images.split}"
+    drawn = scoring.describe_part(images, source.num)
+    return Elsewhere(images, chosen, [name] * len(chosen), chosen, drawn)
