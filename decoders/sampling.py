@@ -15,6 +15,7 @@ Source of the idea: Ramachandran et al.: Fast Generation for Convolutional Autor
 
 from __future__ import annotations
 
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -253,16 +254,33 @@ def _recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
     return lambda _: graph.replay()
 
 
+_lock = threading.Lock()
+_evaluated: dict[nn.Module, tuple[int, bool]] = {}
+"""How many are evaluating a module, and the mode that it was in before the first of them."""
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode for a while: no dropout in a likelihood or a draw."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    """The module in evaluation mode for a while: no dropout in a likelihood or a draw.
+
+    Threads may share it: the mode of before comes back when the last of them leaves.
+    """
+    parts = list(module.modules())
+    with _lock:
+        for part in parts:
+            users, training = _evaluated.get(part, (0, part.training))
+            _evaluated[part] = users + 1, training
+        module.eval()
     try:
         yield
     finally:
-        for part, training in modes:
-            part.training = training
+        with _lock:
+            for part in parts:
+                users, training = _evaluated.pop(part)
+                if users > 1:
+                    _evaluated[part] = users - 1, training
+                else:
+                    part.training = training
 
 
 SMALL_ROWS = 128  # pixels in a row of all images, up to which `RowConv` multiplies matrices
