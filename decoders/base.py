@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders import sampling
+from decoders.attached import Structure, attached
 from decoders.likelihoods import Categorical, Likelihood
 
 ShowRows = Callable[[Iterable[int]], Iterable[int]]
@@ -195,9 +197,15 @@ class AutoregressiveDecoder(Decoder):
     A new one implements `params`; `log_prob` and `sample` come with it. It may also offer `scan`,
     its own cached pass over the image, and then sampling is fast.
 
+    Attributes:
+        built: where there is a `scan`, the `decoders.attached.structure` of the decoder at the end
+            of its construction, so that layers exchanged later are noticed; see `begin_scan`.
+
     Source: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016),
     https://arxiv.org/abs/1601.06759.
     """
+
+    built: Structure | None = None
 
     def __init__(
         self,
@@ -230,6 +238,23 @@ class AutoregressiveDecoder(Decoder):
         """One pass over `num` images in raster order; without a cache unless overridden."""
         return sampling.PlainScan(self, h, num)
 
+    def begin_scan(self, h: Tensor | None, num: int) -> sampling.Scan:
+        """The pass that sampling and coding take: `scan`, or the plain one with a warning.
+
+        A cached scan knows the layers that the decoder was built of. Where a hook, an adapter or
+        another layer is attached, or `params` is overridden, only calling the network is right.
+        """
+        cached = type(self).scan is not AutoregressiveDecoder.scan
+        passed_over = attached(self, self.built) if cached else None
+        if passed_over is None:
+            return self.scan(h, num)
+        warnings.warn(
+            f"the cached scan knows nothing of {passed_over}: the whole network runs for each "
+            "sub-pixel, which is slow; to be fast, merge it into the weights or override scan",
+            stacklevel=4,
+        )
+        return sampling.PlainScan(self, h, num)
+
     @torch.no_grad()
     def sample(
         self,
@@ -247,7 +272,7 @@ class AutoregressiveDecoder(Decoder):
         draw = sampling.Draw(self.likelihood, noise, temperature, known)
         # Inference mode saves time at each of many small steps; the clone is an ordinary tensor.
         with sampling.evaluating(self), torch.inference_mode():
-            scan = self.scan(h, len(noise))
+            scan = self.begin_scan(h, len(noise))
             x = sampling.run(scan, draw, self.image_shape, len(noise), self.dtype, progress)
         return x.clone()
 

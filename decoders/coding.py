@@ -223,7 +223,7 @@ def _scan(
 
 def _begin(decoder: Decoder, h: Tensor | None, batch: int) -> Scan:
     if isinstance(decoder, AutoregressiveDecoder):
-        return decoder.scan(h, batch)
+        return decoder.begin_scan(h, batch)
     assert isinstance(decoder, DeconvDecoder)
     return _ReadyScan(decoder.params(h, batch))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
 from decoders.conditioning import Conditioning, Resize, fit_map
 from decoders.gated_scan import GatedScan
@@ -122,6 +123,7 @@ class GatedPixelCNN(AutoregressiveDecoder):
         )
         if weight_norm:
             normalise_weights(self)
+        self.built = structure(self)
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""

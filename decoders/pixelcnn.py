@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
 from decoders.conditioning import Conditioning, Resize, fit_map
 from decoders.gated_pixelcnn import normalise_weights
@@ -112,6 +113,7 @@ class PixelCNN(AutoregressiveDecoder):
         )
         if weight_norm:
             normalise_weights(self)
+        self.built = structure(self)
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
