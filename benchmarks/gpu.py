@@ -42,6 +42,7 @@ from decoders.sampling import Draw, PlainScan, run
 from eval.nll import scoring
 from pipelines.opened import open_run
 
+MOST_WHOLE = 4096  # images of which a forward pass fits into memory
 ROOT = Path(__file__).resolve().parents[1]
 Record = dict[str, Any]
 
@@ -229,8 +230,8 @@ def train_step(
 def sampling(config: Config) -> Record:
     """The cached scan over a forward pass, and over the plain scan at its own best batch."""
     cases = {
-        "1×28×28, 2 levels": ((1, 28, 28), 2, (1, 64, 1024, 4096)),
-        "3×32×32, 256 levels, channel groups": ((3, 32, 32), 256, (1, 64, 1024, 4096)),
+        "1×28×28, 2 levels": ((1, 28, 28), 2, (1, 64, 1024, 4096, 16384)),
+        "3×32×32, 256 levels, channel groups": ((3, 32, 32), 256, (1, 64, 1024, 4096, 16384)),
     }
     width, layers = 64, 12
     if config.small:
@@ -264,25 +265,18 @@ def sampling_case(
             return run(scan, draw, shape, len(noise), torch.uint8, record=record)
 
         x = sample(True)
-        assert torch.equal(x, sample(False)), "a recorded scan drew other images"
-        forward = seconds(lambda x=x: decoder.log_prob(x), device, repeats=3)
-        recorded = once(lambda: sample(True), device)
-        launched = once(lambda: sample(False), device)
-        plain = steps * time_plain_step(decoder, noise)
-        rows.append(
-            {
-                "batch": batch,
-                "forward": forward,
-                "recorded": recorded,
-                "launched": launched,
-                "plain": plain,
-                "over_forward": recorded / forward,
-                "images_per_second": batch / recorded,
-                "plain_images_per_second": batch / plain,
-            }
-        )
+        row: Record = {"batch": batch, "recorded": once(lambda: sample(True), device)}
+        row["images_per_second"] = batch / row["recorded"]
+        if batch <= MOST_WHOLE:
+            assert torch.equal(x, sample(False)), "a recorded scan drew other images"
+            row["launched"] = once(lambda: sample(False), device)
+            row["forward"] = seconds(lambda x=x: decoder.log_prob(x), device, repeats=3)
+            row["over_forward"] = row["recorded"] / row["forward"]
+            row["plain"] = steps * time_plain_step(decoder, noise)
+            row["plain_images_per_second"] = batch / row["plain"]
+        rows.append(row)
     best = max(row["images_per_second"] for row in rows)
-    plain = max(row["plain_images_per_second"] for row in rows)
+    plain = max(row.get("plain_images_per_second", 0) for row in rows)
     return {"batches": rows, "best_over_best_plain": best / plain}
 
 
@@ -339,7 +333,7 @@ def command(pipeline: str, **flags: Any) -> Record:
 
 
 def resume(config: Config) -> Record:
-    """A run stopped half-way and resumed, against the same run uninterrupted."""
+    """A run stopped half-way and resumed, and another whole one, against the same run whole."""
     steps = 4 if config.small else 60
     flags = {
         "data": "shapes", "accelerator": "cuda" if config.device.type == "cuda" else "cpu",
@@ -347,16 +341,21 @@ def resume(config: Config) -> Record:
         "lr_decay": "constant",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        whole, halves = Path(folder) / "whole", Path(folder) / "halves"
+        whole, twin, halves = (Path(folder) / name for name in ("whole", "twin", "halves"))
         command("pixelcnn", **flags, steps=steps, out=whole)
+        command("pixelcnn", **flags, steps=steps, out=twin)
         command("pixelcnn", **flags, steps=steps // 2, out=halves)
         again = [sys.executable, "-m", "pipelines.pixelcnn", "--resume", "--steps", str(steps)]
         subprocess.run([*again, "--out", str(halves)], cwd=ROOT, check=True, capture_output=True)
-        a, b = (load_file(run / "weights.safetensors") for run in (whole, halves))
+        a, b, c = (load_file(run / "weights.safetensors") for run in (whole, halves, twin))
+
+    def largest(other: dict[str, Tensor]) -> float:
+        return max(float((a[name] - other[name]).abs().max()) for name in a)
+
     return {
         "steps": steps,
-        "bit_for_bit": all(torch.equal(a[name], b[name]) for name in a),
-        "largest_difference": max(float((a[name] - b[name]).abs().max()) for name in a),
+        "largest_difference": largest(b),
+        "largest_difference_of_two_whole_runs": largest(c),
     }
 
 
@@ -447,8 +446,8 @@ def tables(record: Record) -> str:
         ]
     for name, case in record.get("sampling", {}).get("cases", {}).items():
         lines += [
-            f"| sampling {name} | forward pass | recorded scan | over forward | launched scan "
-            "| plain scan | images/s |",
+            f"| sampling {name} | forward pass, s | recorded scan, s | over forward "
+            "| launched scan, s | plain scan, s | images/s |",
             "| --- | --- | --- | --- | --- | --- | --- |",
             *(_sampling_row(row) for row in case["batches"]),
             "",
@@ -471,10 +470,13 @@ def _training_row(name: str, row: Record) -> str:
 
 
 def _sampling_row(row: Record) -> str:
+    def cell(name: str, form: str) -> str:
+        return format(row[name], form) if name in row else ""
+
     cells = (
-        f"batch {row['batch']}", f"{row['forward']:.4f} s", f"{row['recorded']:.3f} s",
-        f"{row['over_forward']:.1f}", f"{row['launched']:.3f} s", f"{row['plain']:.1f} s",
-        f"{row['images_per_second']:,.0f}",
+        f"batch {row['batch']}", cell("forward", ".4f"), cell("recorded", ".3f"),
+        cell("over_forward", ".1f"), cell("launched", ".3f"), cell("plain", ",.0f"),
+        cell("images_per_second", ",.0f"),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
