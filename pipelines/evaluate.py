@@ -21,6 +21,7 @@ from pipelines.data.sets import Batch, Images
 from pipelines.finished import outcome, scoring
 from pipelines.finished.output import expanded, free_name, refuse_existing
 from pipelines.opened import Run, load_splits, open_run
+from pipelines.runtime.command import command
 from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
 
@@ -101,7 +102,7 @@ def score(config: Config) -> None:
         return
     record = outcome.Record(
         pipeline=run.pipeline,
-        command=f"{run.command} && {outcome.command()}",
+        command=f"{run.command} && {command()}",
         commit=commit,
         config=dataclasses.asdict(run.config),
         steps=run.steps,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -225,39 +223,46 @@ def keep(run_dir: Path, result: Result, images: Images) -> None:
 
 def table(result: Result, run_dir: Path) -> str:
     """The last lines that a command prints: what was measured, in both units, and where it lies."""
-    dims = result.dims
-    width = max(22, len(result.kind) + 1)
-
-    def line(label: str, mark: str, nats: float, stderr: float | None = None) -> str:
-        spread = "" if stderr is None or math.isnan(stderr) else f" ± {stderr:.3f}"
-        bits = bits_per_dim(nats, dims)
-        bits_spread = "" if not spread else f" ± {bits_per_dim(stderr or 0.0, dims):.4f}"
-        return f"  {label:<{width}}{mark} {f'{nats:.3f}{spread}':<20}{bits:.4f}{bits_spread}"
-
     marks = {"exact": "=", "bound": "≤"}
     labels = {"exact": "exact", "bound": "bound (-ELBO)"}
-    subset = f", {result.variant}" if result.subset else ""
-    lines = [
-        f"{result.name} on {result.data} ({result.split}, {result.count:,} images{subset})",
-        f"  {'':<{width}}  {'nats/image':<20}bits/dim",
-        line(
+    rows: list[tuple[str, str, float, float | None]] = [
+        (
             labels.get(result.kind, result.kind),
             marks.get(result.kind, "|"),
             result.value,
             result.stderr,
-        ),
+        )
     ]
     if result.estimate is not None:
         estimate = result.estimate
-        label = f"estimate, K={estimate.k}"
-        lines.append(line(label, "≈", estimate.nats, estimate.stderr))
+        rows.append((f"estimate, K={estimate.k}", "≈", estimate.nats, estimate.stderr))
     if result.rate is not None:
-        lines.append(line("rate", " ", result.rate))
-        lines.append(line("distortion", " ", result.distortion))
+        rows += [("rate", " ", result.rate, None), ("distortion", " ", result.distortion, None)]
     if result.baseline is not None:
-        lines.append(line("independent pixels", "=", result.baseline["value"]))
-    lines.append(f"  in {run_dir}")
-    return "\n".join(lines)
+        rows.append(("independent pixels", "=", result.baseline["value"], None))
+    cells = [
+        (label, f"{mark} {nats}", bits)
+        for label, mark, value, stderr in rows
+        for nats, bits in [_both_units(value, stderr, result.dims)]
+    ]
+    cells.insert(0, ("", "  nats/image", "bits/dim"))
+    first, second = (max(len(row[column]) for row in cells) for column in (0, 1))
+    subset = f", {result.variant}" if result.subset else ""
+    return "\n".join(
+        [
+            f"{result.name} on {result.data} ({result.split}, {result.count:,} images{subset})",
+            *[f"  {a:<{max(first + 1, 22)}}{b:<{max(second + 2, 22)}}{c}" for a, b, c in cells],
+            f"  in {run_dir}",
+        ]
+    )
+
+
+def _both_units(nats: float, stderr: float | None, dims: int) -> tuple[str, str]:
+    """A number and its standard error, in nats/image and in bits/dim."""
+    if stderr is None or math.isnan(stderr):
+        return f"{nats:.3f}", f"{bits_per_dim(nats, dims):.4f}"
+    in_bits = f"{bits_per_dim(nats, dims):.4f} ± {bits_per_dim(stderr, dims):.4f}"
+    return f"{nats:.3f} ± {stderr:.3f}", in_bits
 
 
 def describe(model: Model) -> str:
@@ -269,13 +274,6 @@ def describe(model: Model) -> str:
     """
     decoder = type(model.decoder).__name__
     return decoder if model.encoder is None else f"{decoder} + {type(model.encoder).__name__}"
-
-
-def command() -> str:
-    """The command line that is running, as one would type it."""
-    words = list(sys.orig_argv)
-    words[0] = "python"
-    return shlex.join(words)
 
 
 def commit() -> str | None:

@@ -19,7 +19,6 @@ from encoders import Code, Encoder
 from encoders.base import fixed_code
 from eval.results import read_result
 from pipelines import autoencoder, pixelcnn, pixelvae, run
-from pipelines.finished import outcome
 from pipelines.model import Model
 from pipelines.networks import ImageSpec
 from pipelines.opened import open_run
@@ -144,7 +143,7 @@ def test_a_resumed_run_may_be_reported_otherwise(copy_run):
 def test_a_resumed_result_names_every_command_that_led_to_it(tmp_path, monkeypatch):
     """Each once, in their order: together they make the result again."""
     given = []
-    monkeypatch.setattr(outcome, "command", lambda: given[-1])
+    monkeypatch.setattr(run, "command", lambda: given[-1])
     flags = ["--num-samples=0", "--lr-decay=constant", f"--out={tmp_path / 'run'}"]
     for command, more in (
         ("python a", ["--steps=2"]),
