@@ -5,25 +5,31 @@ Every split is recognised by looking, listed, and packed once into a memory-mapp
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.data import batches, labels
 from pipelines.data.arrays import batch_labels, map_npy, read_npz, require
-from pipelines.data.decoding import Rules
-from pipelines.data.listing import Listing, list_batches, list_folder, list_parquet, list_tar
+from pipelines.data.image_files import Rules, UnfitError, open_upright
+from pipelines.data.labels import Labels
+from pipelines.data.listing import Listing, list_batches, list_folder, list_parquet
 from pipelines.data.packing import cache_folder, pack
-from pipelines.data.raw import DataError, Raw, RawSplit, folder_of
+from pipelines.data.raw import DamagedError, DataError, Raw, RawSplit, folder_of
 from pipelines.data.sources import download
+from pipelines.data.survey import survey
+from pipelines.data.tars import list_tar
 
 if TYPE_CHECKING:
     from pipelines.data.sets import DataConfig
 
-_Listed = tuple[dict[str, Listing | None], dict[str, np.ndarray | None], int]
 _RELEASES = {(1_281_149, 49_999): "old", (1_281_167, 50_000): "new"}
 _NAMES = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
+_ARCHIVES = {".zip", ".gz", ".tgz", ".xz", ".zst", ".7z", ".rar"}
+_COLORS = {"--rgb", "--gray", "--background"}  # flags that change what images are
 
 
 def imagenet(config: DataConfig) -> Raw:
@@ -46,25 +52,21 @@ def imagenet(config: DataConfig) -> Raw:
     found = {split: _locate(root, split, size) for split in ("train", "valid")}
     for split, paths in found.items():
         if not paths:
-            other = "valid" if split == "train" else "train"
-            has = f"it has {found[other][0].name}, but " if found[other] else ""
-            raise DataError(
-                f"{root}: {has}no {split} images were found: expected {split}/<any>/*.png, "
-                f"{split}_{size}x{size}/*.png or .tar, npz batches, parquet or {split}.npy"
-            )
-    listings, labels, num_classes = _listings(root, found)
+            raise _missing(root, split, size, found)
+    listings, known = _listings(root, found)
+    known = known.checked(config)
     counts = {split: _count(found[split], listing) for split, listing in listings.items()}
     listed = " / ".join(f"{count:,} {split}" for split, count in counts.items())
     variant = _RELEASES.get((counts["train"], counts["valid"]), f"subset: {listed}")
-    rules = Rules((1 if config.gray else 3, size, size), convert=config.rgb or config.gray)
-    splits = {}
+    rules = _rules(config, (1 if config.gray else 3, size, size))
+    packed = {split: listing for split, listing in listings.items() if listing is not None}
+    splits = _packed(config, packed, rules, known, variant, flags=_COLORS)
     for split, listing in listings.items():
         if listing is None:
             pixels = _npy_pixels(found[split][0], size)
             splits[split] = RawSplit(pixels, count=len(pixels))
-        else:
-            splits[split] = _packed(config, split, listing, rules, labels[split], variant)
-    return Raw(splits, num_levels=256, num_classes=num_classes, variant=variant)
+    ordered = {split: splits[split] for split in listings}
+    return Raw(ordered, num_levels=256, num_classes=known.num_classes, variant=variant)
 
 
 def folder(config: DataConfig) -> Raw:
@@ -82,75 +84,109 @@ def folder(config: DataConfig) -> Raw:
             f"{names}): create them"
         )
     listings = {split: list_folder(path) for split, path in found.items() if path}
-    first = listings["train"].name(0)
-    rules = _rules_like(first, config)
-    labels, num_classes = _folder_labels(listings)
-    splits = {
-        split: _packed(config, split, listing, rules, labels[split])
-        for split, listing in listings.items()
-    }
-    return Raw(splits, num_levels=256, num_classes=num_classes)
+    rules = _rules(config, _first_shape(listings["train"], config))
+    known = labels.from_folders(listings).checked(config)
+    splits = _packed(config, listings, rules, known, flags={*_COLORS, "--image-size"})
+    return Raw(splits, num_levels=256, num_classes=known.num_classes)
 
 
 def celeba(config: DataConfig) -> Raw:
     """CelebA, aligned and cropped faces, by torchvision; `--image-size` is usual (64)."""
-    splits = {}
+    listings = {}
     for split in ("train", "valid", "test"):
         data = download("CelebA", config, split=split)
         root = Path(data.root) / data.base_folder / "img_align_celeba"
-        side = config.image_size
-        rules = Rules((3, side or 218, side or 178), resize=bool(side))
-        splits[split] = _packed(config, split, _list_files(root, data.filename), rules, None)
-    return Raw(splits, num_levels=256)
+        listings[split] = _list_files(root, data.filename)
+    side = config.image_size
+    rules = Rules((3, side or 218, side or 178), resize=bool(side))
+    return Raw(_packed(config, listings, rules), num_levels=256)
 
 
 def omniglot(config: DataConfig) -> Raw:
     """Omniglot's strokes by torchvision, grey 105x105 or `--image-size`; background is train."""
-    splits = {}
-    side = config.image_size or 105
-    rules = Rules((1, side, side), convert=True, resize=True)
+    listings = {}
     for split in ("train", "test"):
         data = download("Omniglot", config, background=split == "train")
-        files = list_folder(Path(data.target_folder))
-        splits[split] = _packed(config, split, files, rules, None)
-    return Raw(splits, num_levels=256)
+        listings[split] = list_folder(Path(data.target_folder))
+    side = config.image_size or 105
+    rules = Rules((1, side, side), convert=True, resize=True)
+    return Raw(_packed(config, listings, rules), num_levels=256)
 
 
 def _packed(
     config: DataConfig,
-    split: str,
-    listing: Listing,
+    listings: dict[str, Listing],
     rules: Rules,
-    labels: np.ndarray | None,
+    known: Labels | None = None,
     variant: str = "",
-) -> RawSplit:
-    packed = pack(
-        listing,
-        rules,
-        cache_folder(folder_of(config)) / f"{config.data}-{split}",
-        variant=variant,
-        limit=config.limit,
-        skip_damaged=config.skip_damaged and split == "train",
+    *,
+    flags: set[str] | None = None,
+) -> dict[str, RawSplit]:
+    """Pack all splits; where an image is unfit, say what else is, and which of `flags` help."""
+    splits = {}
+    for split, listing in listings.items():
+        try:
+            packed = pack(
+                listing,
+                rules,
+                cache_folder(folder_of(config)) / f"{config.data}-{split}",
+                variant=variant,
+                limit=config.limit,
+                skip_damaged=config.skip_damaged and split == "train",
+            )
+        except DamagedError as error:
+            if flags is None or listing.rows is not None:
+                raise
+            later = [one for name, one in listings.items() if name not in splits and name != split]
+            raise survey([] if config.limit else later, rules, flags, error) from error
+        chosen = known.splits[split] if known else None
+        chosen = None if chosen is None else chosen[packed.kept]
+        splits[split] = RawSplit(packed.pixels, chosen, count=listing.count)
+    return splits
+
+
+def _rules(config: DataConfig, shape: tuple[int, int, int]) -> Rules:
+    return Rules(
+        shape,
+        convert=config.rgb or config.gray,
+        resize=config.image_size > 0,
+        background=_color(config.background) if config.background else None,
     )
-    chosen = None if labels is None else labels[packed.kept]
-    return RawSplit(packed.pixels, chosen, count=listing.count)
+
+
+def _color(name: str) -> tuple[int, int, int]:
+    """Read the color that `--background` names.
+
+    >>> _color("white"), _color("255,0,10")
+    ((255, 255, 255), (255, 0, 10))
+    """
+    named = {"white": "255,255,255", "black": "0,0,0"}.get(name, name).split(",")
+    if len(named) != 3 or not all(one.strip().isdecimal() and int(one) < 256 for one in named):
+        raise DataError(f"--background {name}: expected white, black or r,g,b such as 255,255,255")
+    red, green, blue = map(int, named)
+    return red, green, blue
 
 
 # ---- recognising -------------------------------------------------------------------------------
 
 
 def _locate(root: Path, split: str, size: int) -> list[Path]:
-    """The folder, tar, npz batches or npy that hold a split; empty if there are none."""
-    batches = "train_data_batch_*.npz" if split == "train" else "val_data*.npz"
-    for place in _places(root):
-        for name in _NAMES[split]:
-            for folder_name in (f"{name}_{size}x{size}", name):
-                if (place / folder_name).is_dir():
-                    return [place / folder_name]
-            for path in (place / f"{name}_{size}x{size}.tar", place / f"{name}.tar"):
-                if path.is_file():
-                    return [path]
-    for place in _places(root):
+    """The folder, tar, npz batches, parquet files or npy that hold a split; empty without any."""
+    places = list(_places(root))
+    release = "train" if split == "train" else "val"
+    folders = [
+        place / folder_name
+        for place in places
+        for name in _NAMES[split]
+        for folder_name in (f"{name}_{size}x{size}", name)
+    ]
+    for folder in filter(Path.is_dir, folders):
+        shards = batches.find([folder], release) or sorted(folder.glob("*.parquet"))
+        return shards or [folder]
+    for path in (folder.with_name(f"{folder.name}.tar") for folder in folders):
+        if path.is_file():
+            return [path]
+    for place in places:
         for name in _NAMES[split]:
             arrays = sorted(path for path in place.glob("*.npy") if name in path.stem.lower())
             if arrays:
@@ -158,8 +194,7 @@ def _locate(root: Path, split: str, size: int) -> list[Path]:
             shards = sorted(place.glob(f"{name}-*.parquet"))
             if shards:
                 return shards
-    found = [path for place in _places(root) for path in place.glob(batches)]
-    return sorted(found, key=lambda path: (len(path.name), path.name))
+    return batches.find(places, release)
 
 
 def _places(root: Path) -> Iterator[Path]:
@@ -175,27 +210,45 @@ def _subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _listings(root: Path, found: dict[str, list[Path]]) -> _Listed:
+def _missing(root: Path, split: str, size: int, found: dict[str, list[Path]]) -> DataError:
+    """The error where nothing holds a split, with a cure for downloads that are not unpacked."""
+    pickles = batches.pickled(_places(root))
+    if pickles:
+        names = " ".join(shlex.quote(str(path)) for path in pickles)
+        return DataError(
+            f"{root} holds pickled batches, which are not read, since a pickle can run any code: "
+            "download the same release as npz, or convert files that you trust:\n"
+            f'python -c "{batches.CONVERT}" {names}'
+        )
+    other = "valid" if split == "train" else "train"
+    has = f"it has {found[other][0].name}, but " if found[other] else ""
+    packed = sorted(path.name for path in root.iterdir() if path.suffix in _ARCHIVES)
+    unpack = f" (unpack {', '.join(packed)} first)" if packed else ""
+    return DataError(
+        f"{root}: {has}no {split} images were found: expected {split}/<any>/*.png, "
+        f"{split}_{size}x{size}/*.png or .tar, npz batches, parquet or {split}.npy{unpack}"
+    )
+
+
+def _listings(root: Path, found: dict[str, list[Path]]) -> tuple[dict[str, Listing | None], Labels]:
     """What every split holds (None for an npy, which needs no packing) and its labels."""
     listings: dict[str, Listing | None] = {}
-    labels: dict[str, np.ndarray | None] = {}
+    columns: dict[str, np.ndarray | str | None] = {}
     for split, paths in found.items():
         first = paths[0]
+        columns[split] = None
         if first.suffix == ".npz":
-            listings[split], labels[split] = list_batches(paths), _batch_labels(paths)
+            listings[split], columns[split] = list_batches(paths), _batch_labels(paths)
         elif first.suffix == ".parquet":
-            listings[split], labels[split] = list_parquet(paths)
+            listings[split], columns[split] = list_parquet(paths)
         elif first.suffix == ".tar":
-            index = cache_folder(root) / f"{first.stem}.index.npz"
-            listings[split], labels[split] = list_tar(first, index), None
+            listings[split] = list_tar(first, cache_folder(root) / f"{first.stem}.index.json")
         else:
             listings[split] = None if first.suffix == ".npy" else list_folder(first)
-            labels[split] = None
     folders = {s: one for s, one in listings.items() if one and found[s][0].is_dir()}
     if len(folders) == len(found):
-        return listings, *_folder_labels(folders)
-    known = all(one is not None for one in labels.values())
-    return (listings, labels, 1000) if known else (listings, dict.fromkeys(found), 0)
+        return listings, labels.from_folders(folders)
+    return listings, labels.from_columns(columns, 1000)
 
 
 def _count(paths: list[Path], listing: Listing | None) -> int:
@@ -213,48 +266,29 @@ def _npy_pixels(path: Path, size: int) -> np.ndarray:
     return pixels
 
 
-# ---- labels ------------------------------------------------------------------------------------
-
-
 def _batch_labels(paths: list[Path]) -> np.ndarray:
-    labels = []
+    found = []
     for path in paths:
         arrays = read_npz(path, "labels")
         require(arrays, path, "labels")
-        labels.append(batch_labels(path, arrays["labels"], 1000))
-    return np.concatenate(labels)
+        found.append(batch_labels(path, arrays["labels"], 1000))
+    return np.concatenate(found)
 
 
-def _folder_labels(listings: dict[str, Listing]) -> tuple[dict[str, np.ndarray | None], int]:
-    """The first folder of every path as its class, if all splits have the same several folders."""
-    folders = {
-        split: [path.split("/", 1)[0] if "/" in path else "" for path in listing.paths]
-        for split, listing in listings.items()
-    }
-    classes = sorted(set(folders["train"]))
-    if len(classes) < 2 or any(set(names) != set(classes) for names in folders.values()):
-        return dict.fromkeys(listings), 0
-    number = {name: index for index, name in enumerate(classes)}
-    labels: dict[str, np.ndarray | None] = {}
-    for split, names in folders.items():
-        labels[split] = np.array([number[name] for name in names], dtype=np.int64)
-    return labels, len(classes)
-
-
-def _rules_like(first: str, config: DataConfig) -> Rules:
-    """Rules that make every image like the file `first`, as far as no flag says otherwise."""
-    from PIL import Image
-
-    try:
-        with Image.open(first) as image:
-            mode, (width, height) = image.mode, image.size
-    except Exception as error:  # Pillow raises a dozen kinds
-        raise DataError(f"{first} is damaged or not an image ({error}): delete it") from error
-    if config.image_size:
-        width = height = config.image_size
-    gray = config.gray or (mode == "L" and not config.rgb)
-    shape = (1 if gray else 3, height, width)
-    return Rules(shape, convert=config.gray or config.rgb, resize=config.image_size > 0)
+def _first_shape(listing: Listing, config: DataConfig) -> tuple[int, int, int]:
+    """The shape of the first image that is not damaged, as far as no flag says otherwise."""
+    image, first = None, ""
+    for row in range(listing.count):
+        try:
+            image = open_upright(listing.read(row))
+            break
+        except UnfitError as error:
+            first = first or f"{listing.name(row)} {error}"
+    if image is None:
+        raise DataError(f"no image in {listing.root} can be used: {first}")
+    width, height = (config.image_size,) * 2 if config.image_size else image.size
+    gray = config.gray or (image.mode in ("1", "L", "LA") and not config.rgb)
+    return 1 if gray else 3, height, width
 
 
 def _list_files(root: Path, names: list[str]) -> Listing:

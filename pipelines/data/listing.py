@@ -1,24 +1,29 @@
-"""What encoded images a source holds, in order: files in folders, tars, npz batches, parquet."""
+"""Encoded images of a source, in order: files in folders, members of tars, npz batches, parquet.
+
+An entry that can't be read, such as a broken link, is listed with its fault: it is a damaged image
+like any other, named in errors and left out with `--skip-damaged`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import tarfile
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.data import decoding
-from pipelines.data.decoding import Rules
+from pipelines.data import batches, parquet
+from pipelines.data.decoding import read_file
+from pipelines.data.image_files import EXTENSIONS, VERSION, Rules
 from pipelines.data.raw import DataError
+from pipelines.runtime.messages import warn
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 CHUNK = 256  # images per task: large enough to hide a worker's round trip
 
 
@@ -33,6 +38,7 @@ class Listing:
     offsets: np.ndarray | None = None  # bytes, int64: where tar members begin
     rows: np.ndarray | None = None  # int64: images in every npz batch or parquet row group
     groups: np.ndarray | None = None  # int64: the row group's number in its parquet file
+    faults: dict[str, str] = field(default_factory=dict)  # path -> why it can't be read
 
     @property
     def count(self) -> int:
@@ -46,23 +52,37 @@ class Listing:
         paths, sizes, times = self.paths[:count], self.sizes[:count], self.times[:count]
         optional = (self.offsets, self.rows, self.groups)
         cut = [None if column is None else column[:count] for column in optional]
-        return Listing(self.root, paths, sizes, times, *cut)
+        return Listing(self.root, paths, sizes, times, *cut, faults=self.faults)
 
     def key(self, rules: Rules) -> str:
         """A hash that changes whenever the source, or the way of decoding it, does."""
-        digest = hashlib.sha256(json.dumps(rules).encode())
-        digest.update("\n".join(self.paths).encode(errors="surrogateescape"))
+        digest = hashlib.sha256(json.dumps([VERSION, rules]).encode())
+        digest.update(json.dumps(self.paths).encode())
         for column in (self.sizes, self.times, self.offsets, self.rows, self.groups):
             digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
     def name(self, row: int) -> str:
-        """What a message calls the file in which image `row` lies."""
+        """Return the name of image `row` in messages: that of its file, and its place in it."""
         if self.offsets is not None:
             return f"{self.root}: {self.paths[row]}"
-        if self.rows is not None:
-            row = int(np.searchsorted(np.cumsum(self.rows), row, side="right"))
-        return str(self.root / self.paths[row])
+        if self.rows is None:
+            return str(self.root / self.paths[row])
+        ends = np.cumsum(self.rows)
+        entry = int(np.searchsorted(ends, row, side="right"))
+        path = self.paths[entry]
+        if self.groups is None:
+            return str(self.root / path)
+        first = next(index for index, other in enumerate(self.paths) if other == path)
+        return f"{self.root / path}: row {row - int(ends[first] - self.rows[first])}"
+
+    def read(self, row: int) -> bytes:
+        """Read encoded image `row` of a folder or tar.
+
+        Raises:
+            UnfitError: it can't be read
+        """
+        return read_file(*self._images(slice(row, row + 1))[0])
 
     def tasks(self) -> list[dict[str, Any]]:
         """The work in the pieces that `decoding.fill` understands, each with its `count`."""
@@ -85,93 +105,102 @@ class Listing:
             tasks.append({"start": start, "count": len(images), "images": images})
         return tasks
 
-    def _images(self, chunk: slice) -> list[tuple[str, int, int]]:
+    def _images(self, chunk: slice) -> list[tuple[str, int, int, str]]:
         paths, sizes = self.paths[chunk], self.sizes[chunk].tolist()
         if self.offsets is None:
-            return [(os.path.join(self.root, p), 0, n) for p, n in zip(paths, sizes, strict=True)]
-        offsets = self.offsets[chunk].tolist()
-        return [(str(self.root), begin, n) for begin, n in zip(offsets, sizes, strict=True)]
+            files, offsets = [os.path.join(self.root, path) for path in paths], [0] * len(paths)
+        else:
+            files, offsets = [str(self.root)] * len(paths), self.offsets[chunk].tolist()
+        faults = [self.faults.get(path, "") for path in paths]
+        return list(zip(files, offsets, sizes, faults, strict=True))
 
 
 def list_folder(root: Path) -> Listing:
-    """All images below `root`, sorted by path; hidden files and folders are not looked at.
+    """List all images below `root`, sorted by path; hidden files and folders are not looked at.
+
+    Files of other kinds are counted on standard error.
 
     Raises:
-        DataError: there is none
+        DataError: there is none, or `root` can't be read
     """
     found: list[tuple[str, int, int]] = []
-    folders, prefix = [str(root)], os.path.join(root, "")
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.path)
-                elif entry.name.lower().endswith(EXTENSIONS):
-                    status = entry.stat()
-                    name = entry.path[len(prefix) :]
-                    found.append((name, status.st_size, status.st_mtime_ns))
-    if not found:
-        raise DataError(f"{root} holds no images: expected files such as *.png below it")
+    faults: dict[str, str] = {}
+    others: Counter[str] = Counter()
+    prefix = len(os.path.join(root, ""))
+    for entry, fault in _walk(str(root), ()):
+        path, ending = entry[prefix:], os.path.splitext(entry)[1].lower()
+        if fault:
+            faults[path] = fault
+            found.append((path, 0, 0))
+        elif ending in EXTENSIONS:
+            try:
+                status = os.stat(entry)
+            except OSError as error:
+                faults[path] = _unreadable(error)
+                found.append((path, 0, 0))
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                faults[path] = "is not a regular file: remove it"
+            found.append((path, status.st_size, status.st_mtime_ns))
+        else:
+            others[ending or "without an ending"] += 1
+    say_left_out(root, others, len(found))
     found.sort()
     paths, sizes, times = zip(*found, strict=True)
-    return Listing(root, list(paths), np.array(sizes), np.array(times))
+    return Listing(root, list(paths), np.array(sizes), np.array(times), faults=faults)
 
 
-def list_tar(path: Path, index: Path) -> Listing:
-    """The images in an uncompressed tar, which stays as it is; `index` remembers where they lie.
+def say_left_out(source: Path, others: Counter[str], count: int) -> None:
+    """Say how many files of which endings are not read as images.
 
     Raises:
-        DataError: the tar is compressed or damaged, or holds no images
+        DataError: there are no images beside them
     """
-    status = path.stat()
-    stamp = np.array([status.st_size, status.st_mtime_ns])
-    if not index.exists() or (np.load(index)["stamp"] != stamp).any():
-        _write_index(path, index, stamp)
-    with np.load(index, allow_pickle=False) as archive:
-        names = archive["names"].tobytes().decode().split("\n")
-        sizes, offsets = archive["sizes"], archive["offsets"]
-    return Listing(path, names, sizes, np.full(len(names), stamp[1]), offsets)
+    listed = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common())
+    if not count:
+        has = f" (it has {listed})" if others else ""
+        raise DataError(f"{source} holds no images{has}: expected files such as *.png in it")
+    if others:
+        warn(f"{source}: {others.total():,} files are not read as images ({listed})")
 
 
-def _write_index(path: Path, index: Path, stamp: np.ndarray) -> None:
+def _walk(folder: str, around: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
+    """Yield the files below a folder, and whatever can't be looked into, with its fault."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            members = sorted(
-                (member.name, member.size, member.offset_data)
-                for member in tar
-                if member.isfile() and member.name.lower().endswith(EXTENSIONS)
-            )
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(
-            f"{path} is not a whole, uncompressed tar ({error}): fetch it again or unpack it"
-        ) from error
-    if not members:
-        raise DataError(f"{path} holds no images: expected members such as *.png")
-    names, sizes, offsets = zip(*members, strict=True)
-    index.parent.mkdir(parents=True, exist_ok=True)
-    beside = index.with_name(f"{index.name}.{os.getpid()}.tmp")
-    with open(beside, "wb") as file:
-        text = np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
-        np.savez(file, names=text, sizes=sizes, offsets=offsets, stamp=stamp)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, index)
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in around:
+            yield folder, "is a link to a folder that it lies in: remove it"
+            return
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        if not around:
+            raise DataError(f"{folder} {_unreadable(error)}") from error
+        yield folder, _unreadable(error)
+        return
+    for entry in visible:
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link to itself; reading it says so
+            is_folder = False
+        if is_folder:
+            yield from _walk(entry.path, (*around, here))
+        else:
+            yield entry.path, ""
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({error.strerror}): restore or delete it"
 
 
 def list_batches(paths: Sequence[Path]) -> Listing:
-    """npz batches in the layout of the downsampled ImageNet release: `data` is uint8 (N, 3·S·S).
+    """List npz batches in the layout of the downsampled ImageNet release.
 
     Raises:
         DataError: a batch is damaged, or `data` is missing or of another kind
     """
-    rows = []
-    for path in paths:
-        try:
-            rows.append(decoding.batch_shape(str(path))[0])
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is no batch of images ({error}): fetch it again") from error
+    rows = [batches.shape(path)[0] for path in paths]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     states = [path.stat() for path in paths]
     return Listing(
@@ -183,34 +212,49 @@ def list_batches(paths: Sequence[Path]) -> Listing:
     )
 
 
-def list_parquet(paths: Sequence[Path]) -> tuple[Listing, np.ndarray | None]:
-    """parquet files with a column `image`, and their column `label`, if they have it.
+def list_parquet(paths: Sequence[Path]) -> tuple[Listing, np.ndarray | str | None]:
+    """List parquet files with a column `image`, and read their column `label`.
+
+    Returns:
+        The listing, and the labels: (N,) int64 or text; None where no file has any; a sentence on
+        what is wrong with them where they are not usable, or some files have none.
 
     Raises:
         DataError: pyarrow is not installed, or a file is damaged or has no images
     """
-    try:
-        from pyarrow import ArrowException, parquet  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DataError(
-            f"{paths[0]} needs pyarrow: pip install 'pixel-decoders[parquet]'"
-        ) from error
-    entries, labels = [], []
+    entries, labels = [], {}
     for path in paths:
-        try:
-            file = parquet.ParquetFile(path)
-            names = file.schema_arrow.names
-            if "image" not in names:
-                raise DataError(f"{path} has no column 'image' (it has {', '.join(names)})")
-            if "label" in names:
-                labels.append(file.read(columns=["label"]).column("label").to_numpy())
-        except (ArrowException, OSError) as error:
-            raise DataError(f"{path} is damaged ({error}): fetch it again") from error
+        file = parquet.open_file(path)
+        labels[path.name] = parquet.read_labels(path, file)
         state = path.stat()
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             entries.append((path.name, state.st_size, state.st_mtime_ns, rows, group))
+    if not entries:
+        raise DataError(f"{paths[0]} holds no images: fetch it again")
     names, sizes, times, rows, groups = zip(*entries, strict=True)
-    columns = {"rows": np.array(rows), "groups": np.array(groups)}
-    listing = Listing(paths[0].parent, list(names), np.array(sizes), np.array(times), **columns)
-    return listing, np.concatenate(labels).astype(np.int64) if labels else None
+    listing = Listing(
+        paths[0].parent,
+        list(names),
+        np.array(sizes),
+        np.array(times),
+        rows=np.array(rows),
+        groups=np.array(groups),
+    )
+    return listing, _joined(labels)
+
+
+def _joined(labels: dict[str, np.ndarray | str | None]) -> np.ndarray | str | None:
+    """The labels of all files, which each keep to their own, or what is wrong with them."""
+    reasons = [one for one in labels.values() if isinstance(one, str)]
+    known = [one for one in labels.values() if isinstance(one, np.ndarray)]
+    if reasons:
+        return reasons[0]
+    if not known:
+        return None
+    if len(known) < len(labels):
+        without = next(name for name, one in labels.items() if one is None)
+        return f"{without} has no column 'label', unlike other files"
+    if len({one.dtype.kind for one in known}) > 1:
+        return "column 'label' is text in one file and integers in another"
+    return np.concatenate(known)

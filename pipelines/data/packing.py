@@ -31,7 +31,7 @@ from pipelines.data import decoding
 from pipelines.data.arrays import map_npy
 from pipelines.data.decoding import Rules
 from pipelines.data.listing import CHUNK, Listing
-from pipelines.data.raw import DataError
+from pipelines.data.raw import DamagedError, DataError
 from pipelines.training.progress import Progress
 
 _FEW = 4  # so few tasks are done before workers would have started
@@ -211,7 +211,7 @@ def _pack(
     about: dict[str, Any],
 ) -> None:
     tasks = [task for task in listing.tasks() if task["start"] not in part.done]
-    few = listing.rows is None and len(tasks) <= _FEW
+    few = not tasks or (listing.rows is None and len(tasks) <= _FEW)
     setup = {"target": str(part.path), "offset": len(part.header), **rules._asdict()}
     left = sum(task["count"] for task in tasks)
     label = f"packing {part.whole.stem.rsplit('-', 1)[0]}"
@@ -227,7 +227,8 @@ def _pack(
     finally:
         part.sync()
     damaged = sorted(one for found in part.done.values() for one in found)
-    can_skip = skip_damaged and listing.rows is None and len(damaged) < listing.count
+    by_image = listing.rows is None or listing.groups is not None  # not batch by batch
+    can_skip = skip_damaged and by_image and len(damaged) < listing.count
     if damaged and not can_skip:
         raise _error(listing, damaged)
     part.finish(about, damaged)
@@ -321,7 +322,7 @@ def _error(listing: Listing, damaged: list[Damaged]) -> DataError:
         names = [listing.name(one.row) for one in others[:_SHOWN]]
         names += ["…"] if len(others) > _SHOWN else []
         message += f"; {len(others):,} more cannot be used: {', '.join(names)}"
-    return DataError(message)
+    return DamagedError(message, listing, [one.row for one in damaged])
 
 
 @contextlib.contextmanager

@@ -87,7 +87,10 @@ class DataConfig:
     gray: bool = False
     """Turn colour into grey (ITU-R 601); image files of any kind are admitted."""
     rgb: bool = False
-    """Turn grey, palette and RGBA image files into RGB (alpha is dropped)."""
+    """Turn grey, palette, RGBA and CMYK image files into RGB."""
+    background: str = ""
+    """Color under the transparent pixels of image files: white, black or r,g,b (default: they are
+    an error)."""
     pad: int = 0
     """Add so many pixels of level 0 on every side."""
     image_size: int = 0
@@ -113,7 +116,7 @@ class DataSet(NamedTuple):
     options: frozenset[str] = frozenset()
 
 
-_FILES = frozenset({"rgb", "skip_damaged"})
+_FILES = frozenset({"rgb", "background", "skip_damaged"})
 _RESIZED = _FILES | {"image_size"}
 _ARRAYS = frozenset({"native_levels"})
 
@@ -163,7 +166,13 @@ def load(config: DataConfig) -> Splits:
     for option in ("levels", "limit", "pad", "image_size", "native_levels"):
         if getattr(config, option) < 0:
             raise DataError(f"--{option.replace('_', '-')} must not be negative")
-    raw = data_set.read(config)
+    try:
+        raw = data_set.read(config)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or config.data_dir} cannot be read or written "
+            f"({error.strerror or error}): restore or delete it, or make it accessible"
+        ) from error
     variant = _variant(raw, config.limit)
     images = {name: _images(config, raw, name, variant) for name in raw.splits}
     scored = "test" if "test" in images else "valid"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data import noise, shapes
+from pipelines.data import batches, noise, shapes
 from pipelines.data.arrays import batch_labels, read_npz, require
 from pipelines.data.raw import DataError, Raw, RawSplit
 
@@ -158,7 +158,7 @@ def cifar10(config: DataConfig) -> Raw:
 def _cifar10_batches(root: Path) -> Raw:
     splits = {}
     for split, pattern in (("train", "train_data_batch_*.npz"), ("test", "val_data*.npz")):
-        paths = sorted(root.glob(pattern), key=lambda path: (len(path.name), path.name))
+        paths = batches.find([root], pattern.split("_")[0])
         if not paths:
             raise DataError(f"{root} has no {pattern}: fetch the missing batches")
         arrays = [read_npz(path) for path in paths]

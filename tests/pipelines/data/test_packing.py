@@ -19,9 +19,10 @@ from PIL import Image
 
 from pipelines.data import decoding, packing
 from pipelines.data.decoding import Rules
-from pipelines.data.listing import list_batches, list_folder, list_tar
+from pipelines.data.listing import list_batches, list_folder
 from pipelines.data.packing import cache_folder, pack
 from pipelines.data.raw import DataError
+from pipelines.data.tars import list_tar
 
 SIDE = 8
 RULES = Rules((3, SIDE, SIDE))
@@ -176,7 +177,7 @@ def damage(folder: Path, kind: str) -> str:
         Image.fromarray(pixels).save(path)
         return "is grey, not RGB: --rgb converts it"
     if kind == "rgba":
-        Image.new("RGBA", (SIDE, SIDE)).save(path)
+        Image.new("RGBA", (SIDE, SIDE), (1, 2, 3, 255)).save(path)
         return "is RGBA, not RGB: --rgb converts it"
     if kind == "grey16":
         Image.fromarray(pixels.astype(np.uint16)).save(path)

@@ -1,0 +1,81 @@
+"""Every problem of a folder's images in one message, with the command that gets past them.
+
+Packing stops early, to say soon that something is wrong. What else is wrong, the survey finds: it
+decodes the first images of every split and groups their problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+import numpy as np
+
+from pipelines.data.image_files import Problem, Rules, UnfitError, decode
+from pipelines.data.listing import Listing
+from pipelines.data.raw import DamagedError, DataError
+from pipelines.runtime.command import command
+
+_FILES, _BYTES = 2000, 1 << 28  # that are looked at in each split
+_SHOWN = 3  # further files that are named for each problem
+_SIDE = 64  # suggested where images of several sizes are large
+
+
+_Groups = dict[tuple[str, str], list[tuple[str, Problem]]]  # with the names of the images
+
+
+def survey(
+    listings: Iterable[Listing],
+    rules: Rules,
+    flags: Container[str],
+    found: DamagedError,
+) -> DataError:
+    """Make one error of all problems that the images have.
+
+    Args:
+        listings: the folders or tars of the splits that packing has not come to
+        rules: what the images must be
+        flags: those that the data set honours, such as "--rgb"
+        found: the error that ended packing
+    """
+    looked = [(found.listing, {*_first(found.listing), *found.rows})]
+    looked += [(listing, {*_first(listing)}) for listing in listings]
+    groups: _Groups = {}
+    for listing, rows in looked:
+        for row in sorted(rows):
+            try:
+                decode(listing.read(row), rules)
+            except UnfitError as error:
+                for problem in error.problems:
+                    key = (problem.kind, problem.reason if problem.kind == "color" else "")
+                    groups.setdefault(key, []).append((listing.name(row), problem))
+    lines = [_line(cases) for cases in groups.values()]
+    named = {problem.flag for cases in groups.values() for _, problem in cases}
+    cure = _cure({flag for flag in named if flag.split(" ")[0] in flags})
+    if not lines:  # what packing met has gone since
+        return found
+    if len(lines) > 1:
+        lines = ["the images have several problems:", *[f"  {line}" for line in lines]]
+    return DataError("\n".join([*lines, *[f"to paste: {cure}"] * bool(cure)]))
+
+
+def _first(listing: Listing) -> range:
+    """As many rows as can be looked at in seconds."""
+    count = int(np.searchsorted(np.cumsum(listing.sizes), _BYTES)) + 1
+    return range(min(count, _FILES, listing.count))
+
+
+def _line(cases: list[tuple[str, Problem]]) -> str:
+    (name, problem), others = cases[0], [name for name, _ in cases[1:]]
+    if not others:
+        return f"{name} {problem.reason}"
+    named = ", ".join([*others[:_SHOWN], *["…"] * (len(others) > _SHOWN)])
+    return f"{name} {problem.reason}; {len(others):,} more cannot be used: {named}"
+
+
+def _cure(flags: set[str]) -> str:
+    """The command that is running, with these flags; of several sizes, with the smallest."""
+    sides = [int(flag.split(" ")[1]) for flag in flags if flag.startswith("--image-size ")]
+    words = [word for flag in sorted(flags) if "size" not in flag for word in flag.split(" ")]
+    if sides:
+        words += ["--image-size", str(min(*sides, _SIDE))]
+    return command(*words) if words else ""
