@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders import Decoder
 from eval.nll import Evaluation, Noise, Score, Terms, bits_per_dim, evaluate, evaluate_importance
 from pipelines.data import noise, subset
 from pipelines.data.sets import Batch, Images, order
 from pipelines.model import Model
+from pipelines.training.devices import compiled
 from pipelines.training.progress import Progress
 
 BASELINE_IMAGES = 10_000
@@ -177,7 +177,7 @@ def estimate(
     """
     chunk = max(d for d in range(1, min(ks[-1], batch_size) + 1) if ks[-1] % d == 0)
     if compile:
-        model = Model(cast(Decoder, torch.compile(model.decoder)), model.encoder).eval()
+        model = Model(compiled(fabric, model.decoder), model.encoder).eval()
     chosen = np.arange(len(images))
     with _fixed_seed(fabric):
         size = max(1, batch_size // chunk)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import itertools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -16,8 +17,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from pipelines.runtime.errors import RelayedError
+from pipelines.runtime.messages import warn
 from pipelines.training.config import TrainConfig
 
+M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
 
@@ -73,6 +76,34 @@ def _shard(module: nn.Module, _: object) -> Any:
     from torch.distributed.fsdp import fully_shard  # absent where torch has no distributed package
 
     return fully_shard(module)
+
+
+def compiled(fabric: Fabric, module: M) -> M:
+    """Compile a module by torch.compile, or return it as it is where some process can't compile.
+
+    A machine without a C++ compiler, or with an unsuited one, is worth a warning, not a run.
+    """
+    return cast(M, torch.compile(module)) if _can_compile(fabric) else module
+
+
+@functools.lru_cache(maxsize=1)
+def _can_compile(fabric: Fabric) -> bool:
+    reason = _try_to_compile(fabric.device)
+    failed: Any = fabric.all_reduce(torch.tensor(float(bool(reason))), reduce_op="sum")
+    if failed and fabric.is_global_zero:
+        reason = reason or "in another process"
+        warn(f"torch.compile does not work here, going on uncompiled and more slowly: {reason}")
+    return not failed
+
+
+def _try_to_compile(device: torch.device) -> str:
+    """Compile something small, forward and backward; return why that fails, or nothing."""
+    try:
+        x = torch.ones(8, device=device, requires_grad=True)
+        torch.compile(lambda x: (2 * x).sin().sum())(x).backward()
+    except Exception as error:  # each backend and compiler has its own
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
 
 
 def on_main(fabric: Fabric, do: Callable[[], T]) -> T:

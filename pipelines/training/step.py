@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from decoders.likelihoods import widest_float
 from pipelines.training.checkpoint import load_into
 from pipelines.training.config import TrainConfig
+from pipelines.training.devices import compiled
 from pipelines.training.ema import EMA, like, whole, whole_state
 from pipelines.training.objective import adjust, kl_weights, level_rates, surrogate
 from pipelines.training.schedule import Work, learning_rate, seed_step
@@ -56,8 +57,7 @@ class Stepper:
         self.fabric, self.config, self.total, self.plain = fabric, config, total, model
         self.ema = EMA(model, config.ema)
         self.ema.module.to(fabric.device)
-        compiled: Any = torch.compile(model) if config.compile else model
-        self.model = fabric.setup_module(compiled)
+        self.model = fabric.setup_module(compiled(fabric, model) if config.compile else model)
         self.ema.copy(model)  # after set-up, which makes the processes' weights equal
         self.optimizer: Any = fabric.setup_optimizers(_optimizer(model, config))
         self.step = 0

@@ -1,9 +1,15 @@
-"""Waiting for the first process, in two real ones whose collectives give up after a second."""
+"""Processes that wait for one another without a collective, and machines that can't compile."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.training.config import TrainConfig
+from pipelines.training.devices import compiled, make_fabric
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -59,3 +65,36 @@ def test_the_first_process_may_outlast_the_timeout_of_collectives(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], said
     assert said[0][0] == "packed\nOSError the disk is gone\n"
     assert said[1][0] == "packed\nRelayedError the disk is gone\n"
+
+
+def test_without_a_compiler_a_run_goes_on_uncompiled(monkeypatch, capfd):
+    def no_compiler(_):
+        raise RuntimeError("No working C++ compiler found\nand a hundred lines more")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    module = torch.nn.Linear(1, 1)
+    fabric = make_fabric(TrainConfig(accelerator="cpu"))
+    assert compiled(fabric, module) is module
+    assert compiled(fabric, module) is module
+    assert capfd.readouterr().err == (
+        "WARNING: torch.compile does not work here, going on uncompiled and more slowly: "
+        "No working C++ compiler found\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"], ids=["none", "unsuited"])
+def test_a_machine_without_a_compiler_trains_and_scores(tmp_path, compiler):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipelines.pixelvae", "--compile", "--steps=2", "--limit=20"),
+            *("--num-samples=0", "--importance-samples=2", "--accelerator=cpu", "--out=run"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CXX": compiler,
+             "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("going on uncompiled") == 1
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "result.json").is_file()
