@@ -1,42 +1,23 @@
-"""Data sets that lie in array files: npz, npy, the course's pickles, binarised MNIST.
-
-No reader runs code that a file brings: `allow_pickle` is off, and unpickling admits arrays alone.
-"""
+"""Data sets in array files: npz, npy, the course's pickles, binarised MNIST."""
 
 from __future__ import annotations
 
-import math
-import mmap
-import pickle
-import zipfile
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.data.array_files import guarded, map_npy, read_npz, read_pickle, whole_numbers
+from pipelines.data.levels import read_levels
 from pipelines.data.raw import DataError, Raw, RawSplit, folder_of, source_of
 
 if TYPE_CHECKING:
     from pipelines.data.sets import DataConfig
 
+MAX_LEVELS = 1 << 16
 
-def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """The arrays of an npz, all or those of these names; pickled objects are never loaded.
-
-    Raises:
-        DataError: the file is damaged, or holds anything but plain arrays
-    """
-    try:
-        # opened here, since np.load leaves a damaged file open
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            wanted = names or archive.files
-            return {name: archive[name] for name in archive.files if name in wanted}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} is damaged, or holds pickled objects, which are not loaded ({error}): "
-            "save plain arrays by np.savez"
-        ) from error
+_SPLITS = ("train", "valid", "test")
+_NAMES = {name + kind for name in _SPLITS for kind in ("", "_labels")}
 
 
 def require(arrays: dict[str, np.ndarray], path: Path, *names: str) -> None:
@@ -49,7 +30,8 @@ def require(arrays: dict[str, np.ndarray], path: Path, *names: str) -> None:
 
 def batch_labels(path: Path, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """The labels 1..num_classes of an npz batch, counted from 0."""
-    if labels.min() < 1 or labels.max() > num_classes:
+    labels = whole_numbers(path, "labels", labels).reshape(-1)
+    if labels.size and (labels.min() < 1 or labels.max() > num_classes):
         found = f"{labels.min()}..{labels.max()}"
         raise DataError(f"{path}: labels {found} are not within 1..{num_classes}: fetch it again")
     return labels.astype(np.int64) - 1
@@ -84,12 +66,14 @@ def _read_amat(path: Path) -> np.ndarray:
         raise DataError(
             f"{path} does not exist: --data-dir must hold binarized_mnist.npz or the three .amat"
         )
-    characters = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    characters = np.frombuffer(guarded(path, Path.read_bytes), dtype=np.uint8)
     return _binary_images(path, characters[characters > ord(" ")] - ord("0"))
 
 
 def _binary_images(path: Path, rows: np.ndarray) -> np.ndarray:
-    if rows.size == 0 or rows.size % 784 or rows.max() > 1:
+    """Rows of 784 zeros and ones, of any type, as images; anything else is refused."""
+    numbers = rows.dtype.kind in "iufb"
+    if not numbers or rows.size == 0 or rows.size % 784 or ((rows != 0) & (rows != 1)).any():
         raise DataError(f"{path} is damaged: expected rows of 784 zeros and ones; fetch it again")
     return rows.astype(np.uint8).reshape(-1, 1, 28, 28)
 
@@ -97,7 +81,7 @@ def _binary_images(path: Path, rows: np.ndarray) -> np.ndarray:
 def npz(config: DataConfig) -> Raw:
     """Your own arrays: an npz with `train`, `test` or `valid` (or both), and `<split>_labels`.
 
-    Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
+    Images are integers (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
     """
     path = _one_file(source_of(config), "*.npz")
     return _from_arrays(config, path, read_npz(path))
@@ -106,39 +90,12 @@ def npz(config: DataConfig) -> Raw:
 def npy(config: DataConfig) -> Raw:
     """Your own arrays, memory-mapped: `train.npy`, `test.npy` or `valid.npy`, `*_labels.npy`."""
     root = folder_of(config)
-    arrays: dict[str, np.ndarray] = {}
-    for path in sorted(root.glob("*.npy")):
-        arrays[path.stem] = map_npy(path)
-    return _from_arrays(config, root, arrays)
-
-
-def map_npy(path: Path) -> np.ndarray:
-    """The array in an npy, memory-mapped and read-only, for reading in random order.
-
-    Raises:
-        DataError: the file is damaged, or holds anything but a plain array
-    """
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0
-            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            if dtype.hasobject:
-                raise ValueError("its values are Python objects")
-            offset, count = file.tell(), math.prod(shape)
-            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(buffer) < offset + count * dtype.itemsize:
-            raise ValueError(f"it ends before its {count:,} values do")
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path} is damaged, or holds pickled objects, which are not loaded ({error}): "
-            "save a plain array by np.save"
-        ) from error
-    if hasattr(buffer, "madvise"):  # else every image drags in megabytes of its neighbours
-        buffer.madvise(mmap.MADV_RANDOM)
-    values = np.frombuffer(buffer, dtype, count, offset) if count else np.empty(0, dtype)
-    return values.reshape(shape, order="F" if fortran else "C")
+    paths = [path for path in sorted(root.glob("*.npy")) if path.stem in _NAMES]
+    arrays = {path.stem: map_npy(path) for path in paths}
+    carried = {levels for path in paths if (levels := guarded(path, read_levels))}
+    if len(carried) > 1:
+        raise DataError(f"{root}: the arrays carry different numbers of levels, {sorted(carried)}")
+    return _from_arrays(config, root, arrays, carried=next(iter(carried), 0))
 
 
 def berkeley(config: DataConfig) -> Raw:
@@ -148,43 +105,7 @@ def berkeley(config: DataConfig) -> Raw:
     anything else in it is refused, and none of its code runs.
     """
     path = _one_file(source_of(config), "*.pkl")
-    try:
-        with open(path, "rb") as file:
-            arrays = _ArrayUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
-        raise DataError(
-            f"{path} is not a pickle of arrays alone ({error}): do not use it"
-        ) from error
-    if not isinstance(arrays, dict) or not all(
-        isinstance(a, np.ndarray) and not a.dtype.hasobject for a in arrays.values()
-    ):
-        raise DataError(f"{path} is not a dict of plain arrays: expected train, test, *_labels")
-    return _from_arrays(config, path, arrays, color_levels=4)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays of numbers, and no other object or function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        empty = np.empty(0)
-        module = module.replace("numpy.core", "numpy._core")
-        allowed = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("numpy._core.multiarray", "_reconstruct"): empty.__reduce__()[0],
-            ("numpy._core.numeric", "_frombuffer"): empty.__reduce_ex__(5)[0],
-            ("_codecs", "encode"): _latin1,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return allowed[module, name]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """What protocols below 3 need to hold bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
-    return text.encode("latin1")
+    return _from_arrays(config, path, read_pickle(path), color_levels=4)
 
 
 def _one_file(root: Path, pattern: str) -> Path:
@@ -201,40 +122,65 @@ def _one_file(root: Path, pattern: str) -> Path:
 
 
 def _from_arrays(
-    config: DataConfig, path: Path, arrays: dict[str, np.ndarray], color_levels: int = 256
+    config: DataConfig,
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    color_levels: int = 256,
+    carried: int = 0,
 ) -> Raw:
     require(arrays, path, "train")
     if "test" not in arrays and "valid" not in arrays:
         raise DataError(f"{path} has no array 'test' or 'valid': models are scored on one of them")
+    found = {name: arrays[name] for name in _SPLITS if name in arrays}
     splits = {}
-    num_classes = 0
-    for name in ("train", "valid", "test"):
-        if name not in arrays:
-            continue
+    for name, images in found.items():
         labels = arrays.get(f"{name}_labels")
         if labels is not None:
-            if labels.dtype.kind not in "iu" or labels.size == 0:
-                raise DataError(f"{path}: '{name}_labels' is {labels.dtype}, expected integers")
-            labels = labels.reshape(-1).astype(np.int64)
-            num_classes = num_classes or int(labels.max()) + 1
-        splits[name] = RawSplit(channels_first(path, name, arrays[name]), labels)
-    channels = splits["train"].pixels.shape[1]
-    levels = config.native_levels or (color_levels if channels == 3 else 256)
-    return Raw(splits, num_levels=levels, num_classes=num_classes)
+            labels = whole_numbers(path, f"{name}_labels", labels).reshape(-1)
+        splits[name] = RawSplit(channels_first(path, name, images), labels)
+    default = color_levels if splits["train"].pixels.shape[1] == 3 else 256
+    return Raw(splits, num_levels=_num_levels(config, path, found, default, carried))
+
+
+def _num_levels(
+    config: DataConfig, path: Path, images: dict[str, np.ndarray], default: int, carried: int
+) -> int:
+    """The number of levels: the flag's or the files' own, else `default` for bytes.
+
+    Wider integers are index maps, with as many levels as the highest one needs.
+    """
+    if carried and config.native_levels not in (0, carried):
+        raise DataError(
+            f"{path} carries {carried} levels, not --native-levels {config.native_levels}: leave "
+            "the flag out"
+        )
+    levels, source = config.native_levels or carried, "--native-levels"
+    if not levels and all(one.dtype == np.uint8 for one in images.values()):
+        return default
+    if not levels:
+        tops = {name: int(one.max()) for name, one in images.items() if one.size}
+        highest = max(tops, key=lambda name: tops[name], default="train")
+        levels, source = max(2, 1 + tops.get(highest, 0)), f"{path}: '{highest}'"
+    if not 2 <= levels <= MAX_LEVELS:
+        raise DataError(
+            f"{source} has levels 0..{levels - 1}, expected 2 to {MAX_LEVELS:,} of them: renumber "
+            "or quantise them"
+        )
+    return levels
 
 
 def channels_first(path: Path, name: str, images: np.ndarray) -> np.ndarray:
     """Images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W), C being 1 or 3.
 
     Raises:
-        DataError: they are none of these, or not uint8.
+        DataError: they are none of these, or not integers.
     """
     if images.dtype == bool:
-        images = images.astype(np.uint8)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        images = images.view(np.uint8)
+    if images.dtype.kind not in "iu" or images.ndim not in (3, 4):
         raise DataError(
-            f"{path}: '{name}' is {images.dtype} {images.shape}, expected uint8 (N, H, W), "
-            "(N, C, H, W) or (N, H, W, C): convert it to levels first"
+            f"{path}: '{name}' is {images.dtype} {images.shape}, expected uint8 or other integers "
+            "(N, H, W), (N, C, H, W) or (N, H, W, C): convert it to levels first"
         )
     if images.ndim == 3:
         return images[:, None]

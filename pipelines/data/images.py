@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from pipelines.data import noise
+from pipelines.data.subset import Rows
 
 
 class Batch(NamedTuple):
     """Images and what they are conditioned on."""
 
-    x: Tensor  # (B, C, H, W) uint8 levels
+    x: Tensor  # (B, C, H, W) levels, uint8, or int64 where there are more than 256
     y: Tensor | tuple[Tensor, ...] | None
     """label (B,) int64; mask (B, H, W) uint8 class ids; keypoints (B, K, H, W) uint8; caption
     (B, T) uint8 characters; a pair of these for a joined condition; None for none."""
@@ -31,7 +32,7 @@ class Images:
 
     name: str
     split: str  # "train" | "valid" | "test"
-    variant: str  # "" | "old" | "new" | "subset: first 100 train / 100 test"
+    variant: str  # "" | "old" | "new" | "subset: …", with how it was drawn
     is_subset: bool  # whether the data set has more images in this split
     num_levels: int  # of the images that `batch` gives
     image_shape: tuple[int, int, int]  # of the images that `batch` gives: C, H, W
@@ -42,7 +43,7 @@ class Images:
     num_classes: int  # 0 without labels
     num_map_channels: int  # classes of the mask, or keypoints, that `batch` gives; else 0
     caption_length: int  # characters of the captions that `batch` gives; else 0
-    _pixels: np.ndarray
+    _pixels: np.ndarray | Rows
     _annotations: tuple[np.ndarray, ...]  # in the order of the condition
     _native_levels: int
     _gray: bool
@@ -80,9 +81,11 @@ class Images:
             draws = noise.uniform(seed, counters).reshape(x.shape)
             x = draws * (self._native_levels - 1) < x
         elif self.num_levels != self._native_levels:
-            x = x.astype(np.uint16) * self.num_levels // self._native_levels
+            wide = np.uint16 if self._native_levels <= 256 else np.uint32
+            x = x.astype(wide) * self.num_levels // self._native_levels
         y = tuple(self._annotation(values[indices]) for values in self._annotations)
-        pixels = torch.from_numpy(np.ascontiguousarray(x, dtype=np.uint8))
+        dtype = np.uint8 if self.num_levels <= 256 else np.int64
+        pixels = torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))
         return Batch(pixels, None if not y else y[0] if len(y) == 1 else y)
 
     def _annotation(self, values: np.ndarray) -> Tensor:
@@ -106,7 +109,7 @@ def _to_gray(x: np.ndarray) -> np.ndarray:
     """(B, 3, H, W) -> (B, 1, H, W): ITU-R 601 luma, rounded as Pillow rounds it."""
     weights = np.array([19595, 38470, 7471], dtype=np.uint32)
     luma = np.einsum("bchw,c->bhw", x.astype(np.uint32), weights)
-    return ((luma + 0x8000) >> 16).astype(np.uint8)[:, None]
+    return ((luma + 0x8000) >> 16).astype(x.dtype)[:, None]
 
 
 def _padded(x: np.ndarray, pad: int) -> np.ndarray:

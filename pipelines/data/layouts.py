@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.data import batches, labels
-from pipelines.data.arrays import batch_labels, map_npy, read_npz, require
+from pipelines.data.array_files import map_npy, read_npz
+from pipelines.data.arrays import batch_labels, require
 from pipelines.data.image_files import Rules, UnfitError, open_upright
 from pipelines.data.labels import Labels
 from pipelines.data.listing import Listing, list_batches, list_folder, list_parquet
@@ -131,7 +132,6 @@ def _packed(
                 rules,
                 cache_folder(folder_of(config)) / f"{config.data}-{split}",
                 variant=variant,
-                limit=config.limit,
                 skip_damaged=config.skip_damaged and split == "train",
             )
         except DamagedError as error:

@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pipelines.data import decoding
-from pipelines.data.arrays import map_npy
+from pipelines.data.array_files import map_npy
 from pipelines.data.decoding import Rules
 from pipelines.data.listing import CHUNK, Listing
 from pipelines.data.raw import DamagedError, DataError
+from pipelines.data.subset import Rows
 from pipelines.training.progress import Progress
 
 _FEW = 4  # so few tasks are done before workers would have started
@@ -285,14 +287,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def fingerprint(pixels: np.ndarray, *, small: int = 1 << 26, sample: int = 2048) -> str:
-    """A hash of shape and levels: of all images up to 64 MiB, else of a fixed stride of them."""
+def fingerprint(
+    pixels: np.ndarray | Rows,
+    dtype: DTypeLike = np.uint8,
+    *,
+    small: int = 1 << 26,
+    sample: int = 2048,
+) -> str:
+    """A hash of shape and levels: of all images up to 64 MiB, else of a fixed stride of them.
+
+    Args:
+        pixels: (N, C, H, W), integers of any type.
+        dtype: the levels are hashed as this type.
+        small: hash the levels of all images up to this size.
+        sample: else those of this many images.
+    """
     digest = hashlib.sha256(repr(pixels.shape).encode())
     rows = np.arange(len(pixels))
     if pixels.size > small and len(pixels) > sample:
         rows = np.linspace(0, len(pixels) - 1, sample).astype(np.int64)
     for start in range(0, len(rows), CHUNK):
-        digest.update(np.ascontiguousarray(pixels[rows[start : start + CHUNK]]).data)
+        levels = np.ascontiguousarray(pixels[rows[start : start + CHUNK]], dtype=dtype)
+        digest.update(levels.data)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from pipelines.runtime.errors import UserError
 if TYPE_CHECKING:
     from pipelines.data.listing import Listing
     from pipelines.data.sets import DataConfig
+    from pipelines.data.subset import Rows
 
 
 class DataError(UserError):
@@ -41,12 +42,12 @@ class DamagedError(DataError):
 class RawSplit(NamedTuple):
     """One split: images and whatever is known about them."""
 
-    pixels: np.ndarray  # (N, C, H, W) uint8, in memory or memory-mapped
-    labels: np.ndarray | None = None  # (N,) int64, from 0
+    pixels: np.ndarray | Rows  # (N, C, H, W) integers, in memory or memory-mapped
+    labels: np.ndarray | None = None  # (N,) integers, from 0
     mask: np.ndarray | None = None  # (N, H, W) uint8 class ids
     keypoints: np.ndarray | None = None  # (N, K, H, W) uint8, 0 or 1
     captions: list[str] | None = None
-    count: int = 0  # images that the source has, where `pixels` are only the first of them
+    count: int = 0  # images that the source has, where `pixels` are only some of them
 
 
 class Raw(NamedTuple):

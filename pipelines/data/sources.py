@@ -7,14 +7,15 @@ set alike (levels, binarising, grey, padding, limit) is done later, by `pipeline
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.data import batches, noise, shapes
-from pipelines.data.arrays import batch_labels, read_npz, require
+from pipelines.data.array_files import check_memory, guarded, read_npz
+from pipelines.data.arrays import batch_labels, require
 from pipelines.data.raw import DataError, Raw, RawSplit
 
 if TYPE_CHECKING:
@@ -131,16 +132,21 @@ def _read_idx(raw: Path, name: str) -> np.ndarray:
     path = _idx_path(raw, name)
     if path is None:
         raise DataError(f"{raw / name} is missing: fetch it again")
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-        zero, kind, ndim = int.from_bytes(data[:2], "big"), data[2], data[3]
-        shape = tuple(np.frombuffer(data, dtype=">u4", count=ndim, offset=4).tolist())
+    return guarded(path, _parse_idx)
+
+
+def _parse_idx(path: Path) -> np.ndarray:
+    """The bytes of an idx file, as many as its header says and no more."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        zero, kind, ndim = int.from_bytes(file.read(2), "big"), *file.read(2)
         if zero != 0 or kind != 8:
-            raise ValueError("not an idx file of bytes")
-        return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * ndim).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and fetch it again") from error
+            raise ValueError("it is not an idx file of bytes")
+        shape = tuple(np.frombuffer(file.read(4 * ndim), dtype=">u4", count=ndim).tolist())
+        check_memory(path, math.prod(shape))
+        data = file.read(math.prod(shape) + 1)
+    if len(data) != math.prod(shape):
+        raise ValueError(f"it does not hold {' x '.join(map(str, shape))} values")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
 def cifar10(config: DataConfig) -> Raw:

@@ -6,14 +6,20 @@ place that uses a part of a split for the whole draws it here.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from pipelines.data import noise
 
-_PURPOSE = int.from_bytes(b"subset")  # keeps these draws apart from data order and dynamic noise
+SEED = 0  # of the draws that data sets and measures make of themselves
+_PURPOSE = int.from_bytes(
+    b"subset", "big"
+)  # keeps these draws apart from data order and dynamic noise
 
 
-def draw(count: int, num: int, labels: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+def draw(count: int, num: int, labels: np.ndarray | None = None, seed: int = SEED) -> np.ndarray:
     """Draw `num` of `count` images without replacement: sorted indices, int64 (min(num, count),).
 
     A pure function of its arguments. With labels, every class keeps its share of the images to
@@ -46,7 +52,40 @@ def draw(count: int, num: int, labels: np.ndarray | None = None, seed: int = 0) 
     return np.sort(order[:num])
 
 
-def describe(count: int, num: int, labels: np.ndarray | None = None, seed: int = 0) -> str:
+class Rows:
+    """Some rows of an array, read as they are indexed: the array may be a memory-mapped file.
+
+    Example:
+        >>> few = Rows(np.arange(10) ** 2, np.array([1, 5, 7]))
+        >>> len(few), few[[2, 0]].tolist()
+        (3, [49, 1])
+    """
+
+    def __init__(self, values: np.ndarray, rows: np.ndarray):
+        self.values, self.rows = values, rows
+        self.shape = (len(rows), *values.shape[1:])
+        self.dtype = values.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.values[self.rows[rows]]
+
+
+def take(values: np.ndarray | Rows, rows: np.ndarray) -> np.ndarray | Rows:
+    """Return these rows of an array without reading them; the array itself if that is all."""
+    if isinstance(values, Rows):
+        values, rows = values.values, values.rows[rows]
+    return values if len(rows) == len(values) else Rows(values, rows)
+
+
+def describe(count: int, num: int, labels: np.ndarray | None = None, seed: int = SEED) -> str:
     """Say how `draw` with these arguments chose; empty where it takes all.
 
     Example:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.data import subset
-from pipelines.data.arrays import channels_first, map_npy, read_npz
+from pipelines.data.array_files import map_npy, read_npz
+from pipelines.data.arrays import channels_first
 from pipelines.data.decoding import Rules, decode
 from pipelines.data.levels import read_levels
 from pipelines.data.listing import EXTENSIONS, list_folder

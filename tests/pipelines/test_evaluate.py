@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from eval.results import read_result
+from pipelines.data.sets import DataConfig, load
+from pipelines.data.subset import draw
 from pipelines.evaluate import Shuffled, main
 from pipelines.opened import load_splits, open_run
 from pipelines.training.checkpoint import save_weights
@@ -50,7 +52,10 @@ def test_batches_do_not_matter_and_limits_do(copy_run):
     few = scored(run_dir, "--limit", 10)
     assert few.count == 10
     assert few.subset
-    assert few.value == pytest.approx(np.load(run_dir / "nll.npy")[:10].mean(), rel=1e-5)
+    labels = load(DataConfig()).test.labels
+    drawn = np.isin(draw(360, 100, labels), draw(360, 10, labels))
+    assert drawn.sum() == 10, "a smaller draw is part of a larger one"
+    assert few.value == pytest.approx(np.load(run_dir / "nll.npy")[drawn].mean(), rel=1e-5)
 
 
 def test_another_split_and_another_file(copy_run, tmp_path):

@@ -81,8 +81,9 @@ def test_top_moves_while_the_bottom_keeps_its_noise(opened):
         head.weight.mul_(500)
         (means, _), _ = model.encoder.posterior(test.batch(np.arange(10)).x)
         head.bias[:3] -= means.mean(0)
-    there = walk.between_images(model, test, between(0, 5), 3, level="top").x
-    back = walk.between_images(model, test, between(5, 0), 3, level="top").x
+    pairs = Ends(np.arange(5), np.arange(5, 10))
+    there = walk.between_images(model, test, pairs, 3, level="top").x
+    back = walk.between_images(model, test, Ends(pairs.last, pairs.first), 3, level="top").x
     assert torch.equal(there, back.flip(0))
     assert (there[0] != there[-1]).any()
 
