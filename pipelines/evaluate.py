@@ -40,7 +40,7 @@ class Config:
     importance_samples: int = 100
     """K of the importance-weighted estimate beside a bound (0: none)."""
     limit: int = 0
-    """Score the first so many images (0: as in the run)."""
+    """Score N images, drawn from all: every class keeps its share (0: as in the run)."""
     data_dir: str = ""
     """Where the data set is, if it is no longer where it was in training."""
     score_batch: int = 64

@@ -35,7 +35,7 @@ class Config:
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
     """The directory of a finished run."""
     pairs: int = 8
-    """How many walks."""
+    """How many walks; between test images, their ends are drawn from all."""
     steps: int = 9
     """Pictures on each walk, both ends included."""
     method: Literal["auto", "slerp", "lerp"] = "auto"
@@ -117,20 +117,20 @@ def take(run: Run, config: Config) -> tuple[Walk, Ends]:
         if not isinstance(encoder, LabelEmbedding):
             raise UserError(f"--between labels is for a model given labels, not {model.kind!r}")
         classes = run.spec.num_classes
-        ends = _ends(config, classes, classes * (classes - 1), "labels")
-        if not config.ends:
-            ends = walk.label_ends(config.pairs, classes)
+        ends = _named_ends(config, classes, classes * (classes - 1), "labels")
+        ends = ends or walk.label_ends(config.pairs, classes)
         options: dict[str, Any] = {"noise": config.noise, "seed": config.seed}
         return walk.between_labels(model, ends, config.steps, method=config.wanted, **options), ends
     images = load_splits(run, data_dir=config.data_dir).test
-    ends = _ends(config, len(images), len(images) // 2, "test images")
+    ends = _named_ends(config, len(images), len(images) // 2, "test images")
+    ends = ends or walk.image_ends(images, config.pairs)
     options = {"level": config.level, "noise": config.noise, "seed": config.seed}
     walks = walk.between_images(model, images, ends, config.steps, method=config.wanted, **options)
     return walks, ends
 
 
-def _ends(config: Config, count: int, most: int, what: str) -> Ends:
-    """The ends that are named by number, or as many as asked for, if there are that many."""
+def _named_ends(config: Config, count: int, most: int, what: str) -> Ends | None:
+    """The ends that are named by number, if any are; else check that there are enough pairs."""
     if config.ends:
         if not all(0 <= end < count for end in config.ends):
             raise UserError(f"expected --ends from 0 to {count - 1}, the {what}, got {config.ends}")
@@ -140,7 +140,7 @@ def _ends(config: Config, count: int, most: int, what: str) -> Ends:
             f"expected --pairs of at most {most}, the number of pairs of {count} {what}, "
             f"got {config.pairs}"
         )
-    return walk.image_ends(config.pairs)
+    return None
 
 
 def measure(run: Run, config: Config, walks: Walk, ends: Ends) -> dict[str, Any]:

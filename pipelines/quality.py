@@ -4,8 +4,9 @@ The Fréchet distance between samples and test images is taken in the features o
 you name, or a small classifier that is trained here, once, on the labels of the training images. It
 is no FID, and compares only with distances in the same features over as many images; that of
 training images stands beside it.
-A model that is given something draws given that of the test images. What is found goes to new
-files in the run directory.
+A model that is given something draws given that of test images. Where not all images take part,
+those that do are drawn from all, every class with its share. What is found goes to new files in the
+run directory.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from torch import Tensor
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
 from pipelines.commands import exit_codes, launch
-from pipelines.data.sets import Images, Splits, load, order
-from pipelines.finished import classifier, foreign, pictures
+from pipelines.data import subset
+from pipelines.data.sets import Images, Splits, load
+from pipelines.finished import classifier, foreign, pictures, scoring
 from pipelines.finished.classifier import Classifier, FeatureNetwork
 from pipelines.finished.output import expanded, free_name
 from pipelines.finished.scoring import move
@@ -93,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             "seed": config.seed,
             "given": "nothing" if drawn.given is None else f"the test images' {given(run)}",
             "features": source,
+            "compared": {
+                name: subset.describe(len(split), config.num, split.labels, config.seed)
+                or f"all {len(split):,}"
+                for name, split in (("train", splits.train), ("test", splits.test))
+            },
             **compare(network, drawn, splits, config),
             "neighbours": copies(near, splits, config),
         }
@@ -166,7 +173,7 @@ def draw(run: Run, test: Images, config: Config) -> Drawn:
     """Samples: from the prior, or given what the test images come with, in turn."""
     model, device = run.model, device_of(run.model)
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = np.arange(config.num) % len(test) if given(run) else None
+    chosen = in_turn(test, config.num) if given(run) else None
     starts = range(0, config.num, config.batch_size)
     drawn = []
     with Progress(len(starts) * test.image_shape[1], "sample", unit="row") as bar:
@@ -181,12 +188,21 @@ def draw(run: Run, test: Images, config: Config) -> Drawn:
     return Drawn(torch.cat(drawn), chosen)
 
 
+def in_turn(images: Images, num: int) -> np.ndarray:
+    """Positions of `num` images: all of them as often as they go, then a part of them."""
+    rounds, rest = divmod(num, len(images))
+    every = [np.arange(len(images))] * rounds
+    return np.concatenate([*every, scoring.part(images, rest)] if rest else every)
+
+
 def compare(
     network: FeatureNetwork, drawn: Drawn, splits: Splits, config: Config
 ) -> dict[str, Any]:
     """Fréchet distances of samples, and of as many training images, to the same test images."""
-    train = _images(splits.train, order(config.seed, 0, len(splits.train))[: config.num])
-    test = _images(splits.test, order(config.seed, 1, len(splits.test))[: config.num])
+    train, test = (
+        _images(split, subset.draw(len(split), config.num, split.labels, config.seed))
+        for split in (splits.train, splits.test)
+    )
     sets = [
         classifier.features(network, x, batch_size=config.batch_size)
         for x in (drawn.x, train, test)
@@ -222,7 +238,8 @@ class Pixels:
 
 def copies(near: Neighbours, splits: Splits, config: Config) -> dict[str, Any]:
     """Distances of samples to the nearest training image, beside those of unseen test images."""
-    test = _images(splits.test, order(config.seed, 1, len(splits.test))[: config.num])
+    chosen = subset.draw(len(splits.test), config.num, splits.test.labels, config.seed)
+    test = _images(splits.test, chosen)
     unseen = nearest_neighbours(test.numpy(), Pixels(splits.train)).distance[:, 0]
     return {
         name: {

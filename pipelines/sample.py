@@ -1,7 +1,8 @@
 """Draw images from a finished run, or complete test images of which a part is kept.
 
 The pictures go to a new file in the run directory, or to --out. A model given labels draws each
-label in turn; one given captions, maps or codes takes those of the first test images, one row each.
+label in turn; one given captions, maps or codes takes those of test images, one row each: of images
+drawn from all, the same ones every time.
 With --complete each row is one test image, what is kept of it, and its completions. Pixels are
 drawn in raster order: those that are kept further down have no influence on those above. A model
 with latent variables draws them from the prior, whatever is kept.

@@ -184,7 +184,7 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
     if model.encodes_images:
         files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
     if model.encoder is not None and len(images) > 1:
-        ends = walk.image_ends(min(6, len(images) // 2))
+        ends = walk.image_ends(images, min(6, len(images) // 2))
         walks = walk.between_images(model, images, ends, 9, seed=seed)
         files["interpolation.png"] = walk.grid(walks, images.num_levels)
     if isinstance(model.decoder, AutoregressiveDecoder) and pixel_embedding(model.decoder):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from decoders import AutoregressiveDecoder
 from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
-from pipelines.finished.scoring import move
+from pipelines.finished.scoring import move, part
 from pipelines.model import Model
 from pipelines.runtime.files import whole_file
 from pipelines.training.progress import Progress, progress
@@ -80,8 +79,8 @@ def save_gif(
 def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
     """Samples, about `num`: of the prior, or given what the model is given.
 
-    Labels come in turn, one row each; other annotations, and codes, are those of the first test
-    images, one row each, with that image in front.
+    Labels come in turn, one row each; other annotations, and codes, are those of test images drawn
+    from all, one row each, with that image in front.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -95,7 +94,7 @@ def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
         drawn = model.sample(len(y), y, generator=generator, progress=show_rows(images))
         return grid(drawn, images.num_levels, columns)
     rows = min(rows, len(images))
-    x, y = images.batch(np.arange(rows).repeat(rows))
+    x, y = images.batch(part(images, rows).repeat(rows))
     drawn = model.reconstruct(
         x.to(device), move(y, device), generator=generator, progress=show_rows(images)
     ).cpu()
@@ -104,10 +103,10 @@ def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
 
 
 def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
-    """Test images and, below each row of ten, draws from their codes."""
+    """Test images, drawn from all, and below each row of ten draws from their codes."""
     device = next(model.parameters()).device
     num = min(num, len(images))
-    x, y = images.batch(np.arange(num))
+    x, y = images.batch(part(images, num))
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -135,7 +134,7 @@ def field_picture(model: Model, images: Images, num: int = 16) -> Tensor:
     """
     assert isinstance(model.decoder, AutoregressiveDecoder)
     device = next(model.parameters()).device
-    x, y = images.batch(np.arange(min(num, len(images))))
+    x, y = images.batch(part(images, num))
     x, y = x.to(device), move(y, device)
     h = None
     if model.encoder is not None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
@@ -16,7 +15,7 @@ from encoders import Joint, LabelEmbedding, TextEncoder
 from encoders.base import repeat
 from encoders.text import tokenize
 from pipelines.data.sets import to_display
-from pipelines.finished.scoring import move
+from pipelines.finished.scoring import move, part
 from pipelines.model import Model
 from pipelines.opened import Run, load_splits
 from pipelines.runtime.errors import UserError
@@ -112,13 +111,13 @@ def make_plan(run: Run, config: Config, generator: torch.Generator) -> Plan:
 
 
 def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Plan:
-    """One row for each of the first test images: drawn given its annotation, code or known part."""
+    """One row for each of some test images: drawn given its annotation, code or known part."""
     if run.model.decoder.image_shape != run.spec.image_shape and config.complete != "none":
         raise UserError("--complete keeps parts of test images, of their size: leave out --size")
     test = load_splits(run, data_dir=config.data_dir).test
     columns = max(1, round(math.sqrt(config.num)))
     rows = min(-(-config.num // columns), len(test))
-    x, y = test.batch(np.arange(rows))
+    x, y = test.batch(part(test, rows))
     shown = to_display(x, test.num_levels)
     num = rows * columns
     x, y = repeat(x, columns), repeat(y, columns)
@@ -200,12 +199,12 @@ def _asked(run: Run, config: Config, y: Any, num: int) -> Any:
     encoders = _parts(run.model)
     old = y if isinstance(y, tuple) else (y,)
     new = []
-    for encoder, part in zip(encoders, old, strict=True):
+    for encoder, one in zip(encoders, old, strict=True):
         if isinstance(encoder, LabelEmbedding) and config.label is not None:
-            part = torch.full((num,), config.label)
+            one = torch.full((num,), config.label)
         elif isinstance(encoder, TextEncoder) and config.caption is not None:
-            part = _tokens(config.caption).expand(num, -1)
-        new.append(part)
+            one = _tokens(config.caption).expand(num, -1)
+        new.append(one)
     return tuple(new) if isinstance(run.model.encoder, Joint) else new[0]
 
 

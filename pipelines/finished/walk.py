@@ -16,8 +16,8 @@ from torch import Tensor
 from encoders import HierarchicalEncoder
 from encoders.base import device_of
 from eval.interpolation import Method, path
-from pipelines.data.sets import Images
-from pipelines.finished import pictures
+from pipelines.data.sets import Images, order
+from pipelines.finished import pictures, scoring
 from pipelines.finished.scoring import move
 from pipelines.model import Model
 from pipelines.training.progress import Progress
@@ -46,13 +46,16 @@ class Walk(NamedTuple):
     last: Tensor | None = None
 
 
-def image_ends(pairs: int) -> Ends:
-    """The first images of a set, each with one from the next `pairs`.
+def image_ends(images: Images, pairs: int) -> Ends:
+    """Pairs of different images that represent a set, the same ones every time.
 
-    >>> image_ends(2)
-    Ends(first=array([0, 1]), last=array([2, 3]))
+    >>> from pipelines.data.sets import DataConfig, load
+    >>> image_ends(load(DataConfig()).test, 3)
+    Ends(first=array([ 46, 109, 350]), last=array([  9, 202,  73]))
     """
-    return Ends(np.arange(pairs), np.arange(pairs) + pairs)
+    drawn = scoring.part(images, 2 * pairs)
+    mixed = drawn[order(0, 0, len(drawn))]  # a part is sorted, and so may its labels be
+    return Ends(mixed[:pairs], mixed[pairs:])
 
 
 def label_ends(pairs: int, num_classes: int) -> Ends:

@@ -12,7 +12,7 @@ import torch
 
 from eval.quality import nearest_neighbours
 from pipelines import quality
-from pipelines.data.sets import DataConfig, load, order
+from pipelines.data.sets import DataConfig, load
 from pipelines.finished import classifier
 from pipelines.opened import load_splits, open_run
 from pipelines.quality import Config, Drawn, main
@@ -58,7 +58,7 @@ def test_equal_sets_are_at_no_distance(trained):
     folder, splits = trained
     network, _ = classifier.load(folder, splits.test)
     config = Config(folder, num=360)
-    test = splits.test.batch(order(0, 1, 360)).x
+    test = splits.test.batch(np.arange(360)).x
     found = quality.compare(network, Drawn(test, None), splits, config)["frechet"]
     assert found["samples"] == pytest.approx(0, abs=1e-6)
     assert found["train"] > 1
