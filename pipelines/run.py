@@ -105,8 +105,9 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
     model = checked(build, config, spec)
     run_dir = _begin(fabric, pipeline, config, spec, splits)
 
+    valid = splits.valid or splits.test
+
     def evaluate(averaged: torch.nn.Module) -> dict[str, float]:
-        valid = splits.valid or splits.test
         assert isinstance(averaged, Model)
         return outcome.validate(fabric, averaged, valid, batch_size=config.score_batch)
 
@@ -133,6 +134,7 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
             device=fabric.device,
             seconds=time.monotonic() - began,
             baseline=scoring.independent_pixels(splits.train, splits.test),
+            validation=outcome.describe_validation(valid),
         )
         result = outcome.to_result(scored, trained, splits.test, record)
         outcome.write(run_dir / "result.json", result, scored)

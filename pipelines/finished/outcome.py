@@ -47,6 +47,7 @@ class Record:
         train_seconds: of all of the training; None where it was another command's.
         device: that the numbers were computed on.
         seconds: of this process, everything included.
+        validation: the images that were scored during training; None as for train_seconds.
     """
 
     pipeline: str
@@ -58,6 +59,7 @@ class Record:
     device: torch.device
     seconds: float
     baseline: dict[str, Any] | None = None
+    validation: str | None = None
 
 
 def score(
@@ -114,6 +116,11 @@ def validate(fabric: Fabric, model: Model, images: Images, *, batch_size: int) -
     }
 
 
+def describe_validation(images: Images) -> str:
+    """Say which images `validate` scores."""
+    return f"{images.split}: {scoring.describe_part(images, VALIDATION_IMAGES)}"
+
+
 def to_result(scored: Scored, model: Model, images: Images, record: Record) -> Result:
     """The result file's content; it checks itself for contradictions."""
     evaluation, estimates = scored
@@ -155,6 +162,7 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         versions=versions(record.device),
         config=record.config,
         extra={
+            "validation": record.validation,
             "estimates": [
                 {
                     "k": k,

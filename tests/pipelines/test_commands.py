@@ -70,6 +70,7 @@ def test_trains_scores_and_draws(pipeline, flags, kind, tmp_path, capsys):
     assert (result.kind, result.pipeline) == (kind, pipeline)
     assert result.count == 30
     assert result.subset
+    assert result.extra["validation"] == "test: all 30"
     assert 0 < result.distortion < 10 * result.dims
     names = {"samples.png", "images.npy", "nll.npy", "config.json", "metrics.jsonl"}
     names |= {"reconstructions.png"} if kind in ("bound", "given code") else set()
