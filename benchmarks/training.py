@@ -31,7 +31,7 @@ import tyro
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from decoders import GatedPixelCNN
+from decoders import Decoder, GatedPixelCNN
 from decoders.layers import LeftConv2d, PixelLinear
 
 MATRIX_SIZES = (512, 1024, 2048)
@@ -63,21 +63,25 @@ def build(setting: Setting) -> GatedPixelCNN:
     return decoder
 
 
-def useful_operations(decoder: GatedPixelCNN, batch: int) -> float:
-    """Of one training step on `batch` images."""
-    _, height, width = decoder.image_shape
-    image_layers = {decoder.layers[0].above, decoder.layers[0].left}
+def useful_operations(decoder: Decoder, x: Tensor, h: Tensor | None = None) -> float:
+    """Multiplications and additions of one training step on the images x, see above."""
     total = 0
-    for module in decoder.modules():
-        if not isinstance(module, nn.Conv2d):
-            continue
-        weights = module.weight.numel()
-        if isinstance(module, LeftConv2d):
-            weights = int(module.centre.sum())
-        elif isinstance(module, PixelLinear):
-            weights = int(module.mask.sum()) * module.weight[0, 0].numel()
-        total += 2 * weights * (2 if module in image_layers else 3)
-    return total * height * width * batch
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        masked = isinstance(module, (LeftConv2d, PixelLinear))
+        weight = module.causal_weight() if masked else module.weight
+        places = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        # No gradient goes to the image, nor to a code that is given.
+        passes = 3 if inputs[0].requires_grad else 2
+        total += 2 * passes * int(weight.count_nonzero()) * (places.numel() // places.shape[1])
+
+    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    hooks = [m.register_forward_hook(count) for m in decoder.modules() if isinstance(m, layers)]
+    decoder(x, h)
+    for hook in hooks:
+        hook.remove()
+    return total
 
 
 def images() -> Tensor:
@@ -145,7 +149,7 @@ def measure(setting: Setting, data: Tensor, batch: int, steps: int, learn: int) 
     step = min(times)
     per_bit = -28 * 28 * math.log(2)
     return Measured(
-        useful_operations(decoder, batch) / step,
+        useful_operations(decoder, batches[0]) / step,
         max(products),
         step,
         float(exact) / per_bit,

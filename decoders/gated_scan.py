@@ -92,10 +92,9 @@ class GatedScan(Scan):
 class _Move(NamedTuple):
     """What one layer does for one channel group of one pixel, on views into the scan's buffers."""
 
-    bias: Tensor  # (B, halves * f): what the vertical stack and h give
+    pre: Tensor  # (B, halves * f): what the vertical stack and h give; then, before the activation
     window: Tensor  # (B, seen): what lies to the left, and of the pixel itself
     weight: Tensor  # (seen, halves * f)
-    pre: Tensor  # (B, halves * f): before the activation
     tanh: Tensor | None  # (B, f): its tanh half; None where there are no gates
     gated: Tensor  # (B, f): after it
     groups: Tensor  # (B, up to F): the gated features of this group and those before
@@ -105,7 +104,7 @@ class _Move(NamedTuple):
 
     def run(self) -> None:
         """Compute the group's gated features, and the next layer's input."""
-        torch.addmm(self.bias, self.window, self.weight, out=self.pre)
+        self.pre.addmm_(self.window, self.weight)
         if self.tanh is None:
             torch.clamp_min(self.pre, 0, out=self.gated)
         else:
@@ -144,8 +143,8 @@ class _LayerScan:
         self.left_bias = None if left_bias is None else left_bias[:, order]
         assert layer.left.bias is not None
         self.link = RowConv(layer.link.weight[order], layer.left.bias[order])
-        self.bias = weight.new_zeros(num, width, halves * layer.channels)
-        self.pre = [weight.new_zeros(num, b - a) for a, b in pairwise(self.wide_bounds)]
+        # What the vertical stack and h give each pixel of the row, to which its window is added.
+        self.pre = weight.new_zeros(num, width, halves * layer.channels)
         self.out_weights: list[Tensor] | None = None
         if layer.out is not None:
             out = layer.out.causal_weight().detach()[:, :, 0, 0]
@@ -159,21 +158,20 @@ class _LayerScan:
     def begin_row(self, row: int) -> Tensor:
         """The row of the vertical stack: keep its part of the horizontal one, return its output."""
         v = _add_row(self.rows.output(), self.above_bias, row)
-        self.bias.copy_(_add_row(self.link(v), self.left_bias, row)[:, :, 0].transpose(1, 2))
+        self.pre.copy_(_add_row(self.link(v), self.left_bias, row)[:, :, 0].transpose(1, 2))
         return self.layer.activate(v)
 
     def move(self, col: int, group: int, after: _LayerScan | None) -> _Move:
         """What is to be done for one channel group of the pixels in one column."""
-        window, pre = self.window, self.pre[group]
+        begin, end = self.wide_bounds[group : group + 2]
+        window, pre = self.window, self.pre[:, col, begin:end]
         out_weight, slot = None, None
         if after is not None and self.out_weights is not None:
             out_weight, slot = self.out_weights[group], after.window.slots[col][group]
-        begin, end = self.wide_bounds[group : group + 2]
         return _Move(
-            bias=self.bias[:, col, begin:end],
+            pre=pre,
             window=window.windows[col][group],
             weight=window.weights[group],
-            pre=pre,
             tanh=pre[:, : pre.shape[1] // 2] if self.layer.halves == 2 else None,
             gated=self.gated[group],
             groups=self.seen[group],

@@ -245,6 +245,9 @@ def _recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step(row)
     except RuntimeError as error:
+        # A recording that broke off leaves the random generators waiting for one that ends well.
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            torch.zeros(1, device="cuda")
         warnings.warn(
             f"the scan could not be recorded as a CUDA graph ({str(error).splitlines()[0]}): "
             "sampling takes longer, and gives the same images",

@@ -1,4 +1,4 @@
-"""A run directory that describes itself, and that no crash leaves half-written.
+"""What a run leaves in its directory, which describes itself and is never half-written.
 
     config.json                        what was trained, on what, by which command
     weights.safetensors                the averaged weights: what is scored and sampled from
@@ -24,7 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import UNFINISHED, whole_file, write_text
+from pipelines.runtime.files import whole_file, write_text
 from pipelines.runtime.messages import warn
 
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "weights.safetensors", "checkpoints"
@@ -38,43 +38,7 @@ class CheckpointError(UserError):
     agreed = False
 
 
-# The directory and its config
-
-
-def remove_leftovers(run_dir: Path) -> None:
-    """Delete what a killed process was writing; call it while no other one writes here."""
-    for folder in (run_dir, run_dir / CHECKPOINTS):
-        for leftover in folder.glob(f".*.{UNFINISHED}"):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
-
-
-def prepare(run_dir: Path, *, resume: bool) -> Path:
-    """Create the run directory, or check that it is the one to go on with.
-
-    Raises:
-        CheckpointError: it has files and this is no resumption, or it can't be resumed.
-    """
-    run_dir = run_dir.expanduser()
-    if run_dir.exists() and not run_dir.is_dir():
-        raise CheckpointError(f"{run_dir} is a file; give --out the name of a folder")
-    filled = run_dir.is_dir() and any(run_dir.iterdir())
-    if filled and not resume:
-        raise CheckpointError(
-            f"{run_dir} is not empty; go on with that run by --resume, or choose another --out"
-        )
-    if resume and not (run_dir / CONFIG).is_file():
-        raise CheckpointError(
-            f"there is no run to resume in {run_dir}: it has no {CONFIG}; check --out, "
-            "or leave --resume away to begin"
-        )
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot create {run_dir}: {error.strerror}; choose another --out"
-        ) from error
-    return run_dir
+# The config
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
@@ -92,11 +56,17 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{run_dir} is no run directory: it has no {CONFIG}")
     try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} can't be read ({error}); train again") from error
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not JSON ({error}): undo the change that was made to it, or train again"
+        ) from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path} should hold one JSON object; train again")
+        raise CheckpointError(
+            f"{path} should hold one JSON object: undo the change that was made to it"
+        )
     return config
 
 
@@ -215,44 +185,55 @@ def prune(run_dir: Path, *, keep: int, best: int | None) -> None:
                 warn(f"cannot delete the old checkpoint {path}: {error.strerror}")
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint's content is not what was written: its checksum differs."""
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Read one checkpoint, with `weights_only=True`: a pickle in disguise runs nothing.
 
     Raises:
-        CheckpointError: it is not what its checksum says, or not a checkpoint of ours.
+        DamagedError: it is not what its checksum says.
+        CheckpointError: it can't be read just now, or it is not a checkpoint of ours.
     """
+    digest = hashlib.sha256()
     try:
-        digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-        if not path.stem.endswith("-" + digest.hexdigest()[:DIGITS]):
-            raise CheckpointError(f"{path} is damaged: its checksum is not the one in its name")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if not path.stem.endswith("-" + digest.hexdigest()[:DIGITS]):
+        raise DamagedError(f"{path} is damaged: its checksum is not the one in its name")
+    try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever a reader of damaged or hostile files may raise
+    except Exception as error:  # no memory, or whatever a reader of hostile files may raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} can't be read: {reason}") from error
+        raise CheckpointError(f"cannot read {path}, which is not damaged: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}")
+        found = state.get("format") if isinstance(state, dict) else None
+        raise CheckpointError(
+            f"expected {path} to be a checkpoint of format {FORMAT}, got format {found}: go on "
+            "with the version of this toolkit that wrote it"
+        )
     return state
 
 
 def newest_valid(run_dir: Path) -> Path | None:
-    """The newest checkpoint that can be read; None if the run never saved one.
+    """The newest checkpoint that is not damaged; None if the run never saved one.
 
     Damaged ones are passed over with a loud message and set aside, renamed to *.damaged.
 
     Raises:
-        CheckpointError: there are checkpoints, and not one is valid.
+        CheckpointError: there are checkpoints, and not one is valid; or the newest one that is not
+            damaged can't be read, for which reason nothing is renamed.
     """
     found = checkpoints(run_dir)
     for path in found:
         try:
             read_state(path)
             return path
-        except CheckpointError as error:
+        except DamagedError as error:
             warn(f"{error}; trying the one before it")
             with contextlib.suppress(OSError):
                 path.rename(path.with_name(path.name + ".damaged"))
@@ -305,8 +286,18 @@ def save_weights(run_dir: Path, module: nn.Module, *, step: int) -> Path:
     metadata = {"step": str(step), "sha256": _digest(tensors)}
     path = run_dir / WEIGHTS
     with whole_file(path, replace=True) as file:
-        file.write(to_safetensors(tensors, metadata))
+        file.write(_in_order(to_safetensors(tensors, metadata)))
     return path
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors with its metadata sorted: the library writes them in a random order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_weights(run_dir: Path, module: nn.Module) -> int:
@@ -328,10 +319,12 @@ def load_weights(run_dir: Path, module: nn.Module) -> int:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise CheckpointError(
             f"{path} is damaged ({error}); go on with the run by --resume"
         ) from error
+    except (OSError, MemoryError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {path}, which may be sound: {error}") from error
     if "sha256" not in metadata or "step" not in metadata:
         raise CheckpointError(
             f"{path} names no checksum and step: expected weights that a run of this toolkit saved"

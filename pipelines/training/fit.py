@@ -28,6 +28,7 @@ from torch import nn
 from eval.nll import NonFiniteScoreError
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import WriteError
+from pipelines.runtime.lock import hold
 from pipelines.runtime.messages import say, warn
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
@@ -35,6 +36,7 @@ from pipelines.training.config import MAY_DIFFER, TrainConfig
 from pipelines.training.devices import on_main
 from pipelines.training.logs import NONFINITE, Logs, Window
 from pipelines.training.progress import Progress
+from pipelines.training.run_directory import remove_leftovers
 from pipelines.training.schedule import TrainingImages, Work, ahead, work
 from pipelines.training.signals import Interrupts, resume_command
 from pipelines.training.step import Outcome, Stepper
@@ -76,6 +78,7 @@ def fit(
     evaluate: Evaluate | None = None,
     label: str = "train",
     figure: Literal["bits/dim", "nats"] = "bits/dim",
+    begun: Callable[[], object] = lambda: None,
 ) -> FitResult:
     """Train a model, or go on training it, until `config.total_steps` steps are done.
 
@@ -85,15 +88,19 @@ def fit(
         images: the training set.
         config: how to train; with `resume`, from the newest valid checkpoint in `run_dir`, or from
             the beginning if the run was stopped before its first one.
-        run_dir: an existing folder. It gets weights, checkpoints, metrics and events.
+        run_dir: an existing folder. It gets weights, checkpoints, metrics and events, and is locked
+            meanwhile.
         evaluate: called in every process with the averaged model, each `config.eval_every` steps
             and at the end; returns figures of the whole validation set, alike in every process,
             among them "bits_per_dim", whose lowest value decides which checkpoint is the best.
         label: what the progress bar says is going on.
         figure: what stands beside it: per sub-pixel in bits, or per image in nats.
+        begun: called in the first process once nothing is left that could refuse the run, before
+            its first step.
 
     Raises:
         CheckpointError: nothing can be saved, or the checkpoint is of another run.
+        LockedError: another process writes to the run directory.
         NonFiniteError: see `config.on_nonfinite`.
         SystemExit: 130 or 143 after a signal, with everything saved, in the first process; 0 in
             the others, since Fabric kills the first one as soon as another exits with an error.
@@ -101,7 +108,7 @@ def fit(
     if len(images) == 0:
         raise ValueError("the training set is empty; check --data-dir and --limit")
     training = _Training(fabric, model, images, config, Path(run_dir), evaluate)
-    return training.run(label, figure)
+    return training.run(label, figure, begun)
 
 
 class _Training:
@@ -134,12 +141,11 @@ class _Training:
     def step(self) -> int:
         return self.stepper.step
 
-    def run(self, label: str, figure: Literal["bits/dim", "nats"]) -> FitResult:
-        on_main(self.fabric, lambda: checkpoint.remove_leftovers(self.run_dir))
-        if self.config.resume:
-            self._restore()
-        self.began = time.monotonic()
+    def run(
+        self, label: str, figure: Literal["bits/dim", "nats"], begun: Callable[[], object]
+    ) -> FitResult:
         with contextlib.ExitStack() as stack:
+            self._begin(stack, begun)
             self.logs = stack.enter_context(Logs(self.run_dir, step=self.step, enabled=self.main))
             stack.enter_context(self.interrupts)
             profiler = self._profiler(stack) if self.config.profile and self.main else None
@@ -161,6 +167,19 @@ class _Training:
             if self.saved != self.step:
                 self._save()
         return FitResult(self.stepper.averaged(), self.step, self._time(), self.metrics)
+
+    def _begin(self, stack: contextlib.ExitStack, begun: Callable[[], object]) -> None:
+        """Lock the run directory, and go on from its newest checkpoint if the run is resumed."""
+
+        def claim() -> None:
+            stack.enter_context(hold(self.run_dir))
+            remove_leftovers(self.run_dir)
+
+        on_main(self.fabric, claim)
+        if self.config.resume:
+            self._restore()
+        on_main(self.fabric, begun)
+        self.began = time.monotonic()
 
     def _read(self, step: int) -> Work:
         return work(

@@ -257,6 +257,7 @@ def test_a_gpu_scores_and_samples_as_the_cpu(network, colors, cond_shape, inputs
 
 
 @pytest.mark.gpu
+@torch.no_grad()
 def test_a_recorded_row_draws_as_one_launched_step_by_step(network, colors, cond_shape, inputs):
     decoder = network(SHAPE, cond_shape=cond_shape, **colors(4)).eval().cuda()
     x, h = inputs(decoder, 4)
@@ -290,6 +291,9 @@ def test_a_row_that_cannot_be_recorded_is_drawn_all_the_same(network, inputs, mo
     monkeypatch.setattr(sampling.Draw, "__call__", wait)
     with pytest.warns(UserWarning, match="could not be recorded as a CUDA graph"):
         assert torch.equal(decoder.sample(noise=noise), expected)
+    monkeypatch.undo()
+    torch.rand(4, device="cuda")
+    assert torch.equal(decoder.sample(noise=noise), expected)
 
 
 @pytest.mark.gpu

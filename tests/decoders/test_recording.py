@@ -42,9 +42,10 @@ class Recording(TorchDispatchMode):
 
 
 def recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
+    """As `sampling._recorded`; but a graph does not run what it records, and this has to."""
     with Recording() as recording:
         step(row)
-    return lambda _: recording.replay()
+    return lambda current: None if current == row else recording.replay()
 
 
 def sample(
