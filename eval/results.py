@@ -242,8 +242,17 @@ def _contradiction(r: Result) -> str | None:
 
 def write_result(result: Result, path: Path | str) -> None:
     """Write a result file as a whole or not at all."""
+    write_whole(Path(path), to_bytes(result))
+
+
+def to_bytes(result: Result) -> bytes:
+    """Return the content of a result file.
+
+    Half of a surrogate pair, from bytes of a command line that are not UTF-8, is escaped: JSON
+    reads that as what it was.
+    """
     text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(Path(path), text + "\n")
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _no_constant(name: str) -> Any:

@@ -19,7 +19,7 @@ from eval.results import Result, scores_beside
 from pipelines.commands import exit_codes, launch
 from pipelines.data.sets import Batch, Images
 from pipelines.finished import outcome, scoring
-from pipelines.finished.output import expanded, free_name, refuse_existing
+from pipelines.finished.output import expanded, refuse_existing, write_new
 from pipelines.opened import Run, load_splits, open_run
 from pipelines.runtime.command import command
 from pipelines.runtime.errors import UserError
@@ -113,8 +113,10 @@ def score(config: Config) -> None:
     )
     result = _relabel(outcome.to_result(scored, run.model, images.of, record), config.condition)
     condition = "" if config.condition == "given" else f"-{config.condition}"
-    file = config.out or free_name(config.run_dir, f"result-{config.split}{condition}", ".json")
-    outcome.write(file, result, scored)
+    file = write_new(
+        config.out or config.run_dir / f"result-{config.split}{condition}.json",
+        lambda free: outcome.write(free, result, scored),
+    )
     print(outcome.table(result, file))
 
 

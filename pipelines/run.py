@@ -6,6 +6,7 @@ command line ─ tyro ─> Config ─ load ─> Splits ─ build ─> Model ─ 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -27,10 +28,12 @@ from pipelines.networks import ImageSpec
 from pipelines.opened import config_from
 from pipelines.runtime.command import command
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.messages import show
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.devices import on_main, wait_for_all
 from pipelines.training.fit import fit
+from pipelines.training.run_directory import new_run, resumed_run
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -103,7 +106,29 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
     spec = ImageSpec.of(splits.train)
     torch.manual_seed(config.seed)
     model = checked(build, config, spec)
-    run_dir = _begin(fabric, pipeline, config, spec, splits)
+    began_at = time.strftime("%Y%m%d-%H%M%S")
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> tuple[Path, dict[str, Any]]:
+            default = f"runs/{pipeline}-{config.data}-{began_at}"
+            claimed = resumed_run(config.out) if config.resume else new_run(config.out, default)
+            run_dir = stack.enter_context(claimed)
+            return run_dir, _describe(pipeline, config, spec, splits, run_dir)
+
+        run_dir, described = on_main(fabric, claim)
+        _train(fabric, model, splits, config, run_dir, described, began)
+
+
+def _train(
+    fabric: Fabric,
+    model: Model,
+    splits: Splits,
+    config: RunConfig,
+    run_dir: Path,
+    described: dict[str, Any],
+    began: float,
+) -> None:
+    """Train, score and draw in a run directory that is this run's alone."""
 
     valid = splits.valid or splits.test
 
@@ -111,7 +136,15 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
         assert isinstance(averaged, Model)
         return outcome.validate(fabric, averaged, valid, batch_size=config.score_batch)
 
-    fitted = fit(fabric, model, splits.train, config, run_dir, evaluate=evaluate)
+    fitted = fit(
+        fabric,
+        model,
+        splits.train,
+        config,
+        run_dir,
+        evaluate=evaluate,
+        begun=lambda: checkpoint.write_config(run_dir, described),
+    )
     trained = fitted.model
     assert isinstance(trained, Model)
     scored = outcome.score(
@@ -122,12 +155,12 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
         importance_samples=config.importance_samples,
         compile=config.compile,
     )
-    if fabric.is_global_zero:
-        began_as = checkpoint.read_config(run_dir)
+
+    def report() -> None:
         record = outcome.Record(
-            pipeline=pipeline,
-            command=began_as["command"],
-            commit=began_as["commit"],
+            pipeline=described["pipeline"],
+            command=described["command"],
+            commit=described["commit"],
             config=dataclasses.asdict(config),
             steps=fitted.steps,
             train_seconds=fitted.seconds,
@@ -136,21 +169,34 @@ def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> Non
             baseline=scoring.independent_pixels(splits.train, splits.test),
             validation=outcome.describe_validation(valid),
         )
-        result = outcome.to_result(scored, trained, splits.test, record)
-        outcome.write(run_dir / "result.json", result, scored)
-        if config.num_samples:
-            outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
-        outcome.keep(run_dir, result, splits.test)
-        verdict = codes.study(
-            run_dir,
-            trained,
-            splits,
-            scored.evaluation,
-            batch_size=config.score_batch,
-            pictures=config.num_samples > 0,
-        )
-        print(outcome.table(result, run_dir), *[f"  {verdict}"] * bool(verdict), sep="\n")
-    fabric.barrier()
+        _report(trained, splits, config, run_dir, scored, record)
+
+    on_main(fabric, report)
+
+
+def _report(
+    trained: Model,
+    splits: Splits,
+    config: RunConfig,
+    run_dir: Path,
+    scored: outcome.Scored,
+    record: outcome.Record,
+) -> None:
+    """Write the result and the pictures, and print the table."""
+    result = outcome.to_result(scored, trained, splits.test, record)
+    outcome.write(run_dir / "result.json", result, scored, replace=True)
+    if config.num_samples:
+        outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
+    outcome.keep(run_dir, result, splits.test)
+    verdict = codes.study(
+        run_dir,
+        trained,
+        splits,
+        scored.evaluation,
+        batch_size=config.score_batch,
+        pictures=config.num_samples > 0,
+    )
+    show("\n".join([outcome.table(result, run_dir), *[f"  {verdict}"] * bool(verdict)]))
 
 
 def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
@@ -162,34 +208,30 @@ def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
     return splits
 
 
-def _begin(fabric: Any, pipeline: str, config: RunConfig, spec: ImageSpec, splits: Splits) -> Path:
-    """Create the run directory and its config.json, in the first process; all learn where."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    run_dir = Path(config.out or f"runs/{pipeline}-{config.data}-{stamp}").expanduser()
-    run_dir = Path(fabric.broadcast(str(run_dir)))
+def _describe(
+    pipeline: str, config: RunConfig, spec: ImageSpec, splits: Splits, run_dir: Path
+) -> dict[str, Any]:
+    """What config.json is to say, once the run has begun or resumed.
 
-    def begin() -> None:
-        checkpoint.prepare(run_dir, resume=config.resume)
-        commands = [command()]
-        if config.resume:
-            saved = checkpoint.read_config(run_dir)
-            _check_resumed(config, spec, splits, saved, run_dir / checkpoint.CONFIG)
-            # All that led here, each once however often it was given.
-            earlier = saved["command"].split(" && ")
-            commands = [*earlier, *(word for word in commands if word not in earlier)]
-        now = {
-            "pipeline": pipeline,
-            "version": __version__,
-            "command": " && ".join(commands),
-            "commit": outcome.commit(),
-            "config": dataclasses.asdict(config),
-            "images": dataclasses.asdict(spec),
-            "fingerprint": splits.train.fingerprint,
-        }
-        checkpoint.write_config(run_dir, now)
-
-    on_main(fabric, begin)
-    return run_dir
+    Raises:
+        CheckpointError: the run to go on with is of another model or other images.
+    """
+    commands = [command()]
+    if config.resume:
+        saved = checkpoint.read_config(run_dir)
+        _check_resumed(config, spec, splits, saved, run_dir / checkpoint.CONFIG)
+        # All that led here, each once however often it was given.
+        earlier = saved["command"].split(" && ")
+        commands = [*earlier, *(word for word in commands if word not in earlier)]
+    return {
+        "pipeline": pipeline,
+        "version": __version__,
+        "command": " && ".join(commands),
+        "commit": outcome.commit(),
+        "config": dataclasses.asdict(config),
+        "images": dataclasses.asdict(spec),
+        "fingerprint": splits.train.fingerprint,
+    }
 
 
 def _check_resumed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from lightning_fabric import Fabric
 from decoders import AutoregressiveDecoder
 from decoders.checks import pixel_embedding
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
-from eval.results import Estimate, Result, scores_beside, write_result
+from eval.results import Estimate, Result, scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
 from pipelines.finished import board, pictures, scoring, walk
 from pipelines.model import Model
@@ -176,14 +177,31 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
     )
 
 
-def write(file: Path, result: Result, scored: Scored) -> None:
-    """Write a result file and, beside it, the nats of every image in the set's order.
+def write(file: Path, result: Result, scored: Scored, *, replace: bool = False) -> None:
+    """Write a result file and, next to it, the nats of every image in the set's order.
 
-    The latter is nll.npy beside result.json, and <name>.nll.npy beside any other <name>.json.
+    The latter is nll.npy next to result.json, and <name>.nll.npy next to any other <name>.json.
+    Whenever this is interrupted, there is the old result or the new one, with its own scores or
+    with none, but never with the other's.
+
+    Args:
+        file: the result file.
+        result: its content.
+        scored: the scores of the images.
+        replace: whether the two may take the place of others.
+
+    Raises:
+        WriteError: they can't be written, or, without `replace`, one of them exists.
     """
-    with whole_file(scores_beside(file), replace=True) as stream:
-        np.save(stream, scored.evaluation.nll.values)
-    write_result(result, file)
+    scores = scores_beside(file)
+    with whole_file(scores, replace=replace) as values, whole_file(file, replace=replace) as text:
+        np.save(values, scored.evaluation.nll.values)
+        text.write(to_bytes(result))
+        values.flush()  # what can fail fails before the old scores are gone
+        text.flush()
+        if replace:
+            Path(os.path.realpath(scores)).unlink(missing_ok=True)
+        # the innermost comes first: the result takes its name, then its scores theirs
 
 
 def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> list[Path]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import TakenError
 
 C = TypeVar("C")
 
@@ -35,8 +37,28 @@ def refuse_existing(*files: Path | None) -> None:
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
     """`stem` + `suffix` in the folder, numbered where that is taken: x.png, x-2.png, x-3.png."""
-    for number in count(1):
-        file = folder / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}"
-        if not file.exists():
-            return file
+    return next(file for file in _numbered(folder / (stem + suffix)) if not file.exists())
+
+
+def write_new(file: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` make a new file of this name or a numbered one, and return its name.
+
+    It may take hours to compute what is written, and another process may take the name meanwhile.
+
+    Args:
+        file: the name.
+        write: called with a name, it raises a TakenError if that exists.
+    """
+    for free in _numbered(file):
+        try:
+            write(free)
+        except TakenError:
+            continue
+        return free
     raise AssertionError("unreachable")
+
+
+def _numbered(file: Path) -> Iterator[Path]:
+    yield file
+    for number in count(2):
+        yield file.with_stem(f"{file.stem}-{number}")

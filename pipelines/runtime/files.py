@@ -26,6 +26,10 @@ class WriteError(UserError):
     """A file can't be written: a full disk, a read-only folder, a name that is taken."""
 
 
+class TakenError(WriteError):
+    """A new file's name is taken, perhaps since a moment ago by another process."""
+
+
 @contextlib.contextmanager
 def whole_file(
     path: Path, *, replace: bool = False, named: Callable[[], str] | None = None
@@ -41,7 +45,8 @@ def whole_file(
             is written, such as a checksum.
 
     Raises:
-        WriteError: the disk is full, the folder read-only, the name taken, …
+        TakenError: there is such a file, and `replace` is false.
+        WriteError: the disk is full, the folder read-only, …
     """
     token = secrets.token_hex(4)
     beside = target = path
@@ -163,7 +168,7 @@ def _rename_to_new(beside: Path, target: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> WriteError:
     if isinstance(error, FileExistsError):
-        return WriteError(f"{path} exists already: choose another name, or delete it first")
+        return TakenError(f"{path} exists already: choose another name, or delete it first")
     return WriteError(
         f"cannot write {path}: {error.strerror or error}; what was saved before is untouched: "
         "make room or make the folder writable"

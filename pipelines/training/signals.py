@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from pipelines.runtime.command import join
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 
@@ -84,7 +85,7 @@ def resume_command(run_dir: Path, argv: list[str] | None = None) -> str:
             kept.append(word)
     if argv is None and "TORCHELASTIC_RUN_ID" in os.environ:
         kept = torchrun_words(kept)
-    return shlex.join([*kept, "--out", str(run_dir), "--resume"])
+    return join([*kept, "--out", str(run_dir), "--resume"])
 
 
 def torchrun_words(words: list[str]) -> list[str]:
