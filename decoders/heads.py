@@ -133,7 +133,7 @@ class PixelHead(nn.Module):
         feature_ids = group_ids(features, feature_groups)
         self.own = None
         if color_order == "head" and channels > 1:
-            own_ids = torch.arange(channels).repeat_interleave(embedding_dim)
+            own_ids = group_ids(channels * embedding_dim, channels)
             self.own = PixelLinear(own_ids, hidden_ids, "A", bias=False)
         self.hidden = PixelLinear(feature_ids, hidden_ids)
         self.output = PixelLinear(hidden_ids, group_ids(params, self.groups))

@@ -11,8 +11,9 @@ itself) or g' <= g (mask type B, for features). One group is the case without an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,20 +36,87 @@ def group_bounds(channels: int, groups: int) -> list[int]:
     return [round(channels * g / groups) for g in range(groups + 1)]
 
 
-def group_ids(channels: int, groups: int, repeats: int = 1) -> Tensor:
-    """The group of each channel, (repeats * channels,), for `repeats` stacked copies.
+def group_ids(channels: int, groups: int, repeats: int = 1) -> list[int]:
+    """The group of each of repeats * channels channels, for `repeats` stacked copies.
 
     A gated layer has two copies: its tanh half and its sigmoid half.
+
+    >>> group_ids(5, 2, repeats=2)
+    [0, 0, 1, 1, 1, 0, 0, 1, 1, 1]
     """
-    bounds = group_bounds(channels, groups)
-    sizes = torch.tensor([b - a for a, b in pairwise(bounds)])
-    return torch.arange(groups).repeat_interleave(sizes).repeat(repeats)
+    bounds = pairwise(group_bounds(channels, groups))
+    return [group for group, (a, b) in enumerate(bounds) for _ in range(a, b)] * repeats
 
 
-def group_mask(out_ids: Tensor, in_ids: Tensor, mask_type: MaskType) -> Tensor:
-    """Which input channel of the same pixel each output channel may see, (out, in) of 0 and 1."""
-    out_ids, in_ids = out_ids[:, None], in_ids[None, :]
-    return (in_ids < out_ids if mask_type == "A" else in_ids <= out_ids).float()
+class GroupMask:
+    """Which input channels of the same pixel each output channel of a layer may see.
+
+    Made of integers, where and when a weight is multiplied by it, and kept for the next time. It
+    is no buffer: nothing that builds a module without numbers (the meta device, `to_empty`), loads
+    it or copies it can lose or change it.
+
+    Args:
+        out_ids: the group of each output channel.
+        in_ids: the group of each input channel.
+        mask_type: "A" shows earlier groups, "B" also a channel's own.
+        left: columns of the kernel, before that of the pixel itself, that are seen by all.
+
+    Attributes:
+        hides_all: whether nothing of the pixel itself is seen.
+        shows_all: whether all of it is.
+
+    >>> mask = GroupMask([0, 1], [0, 1], "B")
+    >>> mask.apply(torch.ones(2, 2, 1, 1))[:, :, 0, 0]
+    tensor([[1., 0.],
+            [1., 1.]])
+    """
+
+    def __init__(
+        self, out_ids: Sequence[int], in_ids: Sequence[int], mask_type: MaskType, left: int = 0
+    ):
+        self.out_ids, self.in_ids = tuple(out_ids), tuple(in_ids)
+        self.offset, self.left = int(mask_type == "A"), left
+        self.hides_all = min(self.in_ids) + self.offset > max(self.out_ids)
+        self.shows_all = max(self.in_ids) + self.offset <= min(self.out_ids)
+        self._made: dict[torch.device, Tensor] = {}
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """A kernel (out, in, 1, left + 1) with what may not be seen set to zero."""
+        return weight * self.seen(weight)
+
+    def seen(self, weight: Tensor) -> Tensor:
+        """The mask (out, in, 1, left + 1) of bool, where the weight is; it fits any type."""
+        device = weight.device
+        # Compiled, it is a few comparisons, fused into the product. Tensors that stand for others
+        # (fake, distributed) want one of their own kind.
+        if torch.compiler.is_compiling() or type(weight) not in (Tensor, nn.Parameter):
+            return self._make(device)
+        made = self._made.get(device)
+        if made is None:
+            with torch.inference_mode(False):
+                made = self._make(device)
+            # A CUDA graph that is being recorded has not computed it yet.
+            if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+                self._made[device] = made
+        return made
+
+    def _make(self, device: torch.device) -> Tensor:
+        out_ids, in_ids = _on(self.out_ids, device), _on(self.in_ids, device)
+        seen = (in_ids + self.offset <= out_ids[:, None])[:, :, None, None]
+        return seen | (torch.arange(self.left + 1, device=device) < self.left)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_made": {}}
+
+
+def _on(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Integers as a tensor, put together on the device: nothing is copied there to wait for."""
+    position = torch.arange(len(ids), device=device)
+    out = torch.full_like(position, ids[0])
+    for start, (a, b) in enumerate(pairwise(ids), start=1):
+        if a != b:
+            out = out + (b - a) * (position >= start)
+    return out
 
 
 class AboveConv2d(nn.Conv2d):
@@ -109,34 +177,28 @@ class LeftConv2d(nn.Conv2d):
     torch.Size([2, 12, 6, 6])
     """
 
-    centre: Tensor
-
     def __init__(
         self,
-        in_ids: Tensor,
-        out_ids: Tensor,
+        in_ids: Sequence[int],
+        out_ids: Sequence[int],
         kernel_size: int,
         mask_type: MaskType,
     ):
         left = check_kernel_size(kernel_size) // 2
-        centre = group_mask(out_ids, in_ids, mask_type)
+        mask = GroupMask(out_ids, in_ids, mask_type, left)
         self.mask_type: MaskType = mask_type
-        self.left, self.sees_centre = left, bool(centre.any())
+        self.left, self.sees_centre = left, not mask.hides_all
         if left + self.sees_centre == 0:
             raise ValueError(
                 "expected kernel_size >= 3 for a first layer that may not see its own pixel, got 1"
             )
         width = left + self.sees_centre
         super().__init__(len(in_ids), len(out_ids), (1, width))
-        self.masked = self.sees_centre and not bool(centre.all())
-        mask = torch.ones(len(out_ids), len(in_ids), 1, width)
-        if self.sees_centre:
-            mask[:, :, 0, -1] = centre
-        self.register_buffer("centre", mask, persistent=False)
+        self.mask = mask if self.sees_centre and not mask.shows_all else None
 
     def causal_weight(self) -> Tensor:
         """The kernel (out, in, 1, width) with what may not be seen set to zero."""
-        return self.weight * self.centre if self.masked else self.weight
+        return self.weight if self.mask is None else self.mask.apply(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         x = F.pad(input, (self.left, 0))
@@ -151,19 +213,21 @@ class PixelLinear(nn.Conv2d):
     (B, in, H, W) -> (B, out, H, W), or (B, in) -> (B, out) for one pixel of every image.
     """
 
-    mask: Tensor
-
     def __init__(
-        self, in_ids: Tensor, out_ids: Tensor, mask_type: MaskType = "B", *, bias: bool = True
+        self,
+        in_ids: Sequence[int],
+        out_ids: Sequence[int],
+        mask_type: MaskType = "B",
+        *,
+        bias: bool = True,
     ):
         super().__init__(len(in_ids), len(out_ids), 1, bias=bias)
-        mask = group_mask(out_ids, in_ids, mask_type)
-        self.masked = not bool(mask.all())
-        self.register_buffer("mask", mask[:, :, None, None], persistent=False)
+        mask = GroupMask(out_ids, in_ids, mask_type)
+        self.mask = None if mask.shows_all else mask
 
     def causal_weight(self) -> Tensor:
         """The kernel (out, in, 1, 1) with what may not be seen set to zero."""
-        return self.weight * self.mask if self.masked else self.weight
+        return self.weight if self.mask is None else self.mask.apply(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() == 2:

@@ -251,6 +251,22 @@ def test_gradient_reaches_every_named_parameter(name):
         assert parameter.grad.abs().sum() > 0, parameter_name
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "own network" not in name])
+def test_built_without_numbers_and_loaded_it_is_the_same(name):
+    """As with Hugging Face's loading and FSDP: nothing that counts is in no file."""
+    encoder, x, y, case = build(name)
+    assert list(encoder.buffers()) == []
+    with torch.device("meta"):
+        other = case.make()
+    other.to_empty(device="cpu").load_state_dict(encoder.state_dict())
+    codes = []
+    for each in (encoder, other):
+        torch.manual_seed(1)
+        codes.append(each(x, y))
+    assert torch.equal(codes[0].h, codes[1].h)
+    assert torch.equal(codes[0].rate, codes[1].rate)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_training_mode_equals_evaluation_mode(name):
     encoder, x, y, _ = build(name)

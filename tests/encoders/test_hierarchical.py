@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from decoders import DiagonalGaussian, GatedPixelCNN
+from decoders import DiagonalGaussian, GatedPixelCNN, check_causality
 from encoders import HierarchicalEncoder, Upsample
 
 SHAPE, MAP = (3, 8, 8), (2, 4, 4)
@@ -218,3 +218,26 @@ def test_an_autoregressive_decoder_is_a_prior():
     assert drawn.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert encoder(x).rate.dtype == torch.float32
+
+
+def test_an_autoregressive_prior_is_right_after_every_way_of_loading():
+    """Its masks are in no file."""
+
+    def build() -> HierarchicalEncoder:
+        prior = GatedPixelCNN(
+            MAP, cond_shape=(5,), likelihood=DiagonalGaussian(), hidden_channels=8, num_layers=1
+        )
+        return make(prior=prior)[0]
+
+    encoder, x = build(), make()[1]
+    with torch.device("meta"):
+        emptied, assigned = build(), build()
+    emptied.to_empty(device="cpu").load_state_dict(encoder.state_dict())
+    assigned.load_state_dict(encoder.state_dict(), assign=True)
+    codes = []
+    for each in (encoder, emptied, assigned):
+        torch.manual_seed(1)
+        codes.append(each(x))
+        assert torch.equal(codes[-1].rate, codes[0].rate)
+        assert isinstance(each.prior, GatedPixelCNN)
+        check_causality(each.prior)
