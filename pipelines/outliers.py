@@ -47,6 +47,8 @@ class Config:
     """Score N images of each, drawn from all: every class or folder keeps its share (0: all)."""
     resize: bool = False
     """Crop and resize image files to the run's size."""
+    background: str = ""
+    """Color under their transparent pixels: white, black or r,g,b (default: the run's)."""
     native_levels: int = 0
     """How many levels an array has (0: as many as it carries; else as many as the run's images)."""
     data_dir: str = ""
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.num,
             config.native_levels,
             config.resize,
+            config.background,
             config.images_dir or config.data_dir or run.config.data_dir,
         )
         others = elsewhere.read(run, source, test)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.data.raw import DataError
+
 # Endings of the files that Pillow reads exactly; of other files, listings say that they left them.
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
@@ -65,6 +67,25 @@ class UnfitError(ValueError):
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; it ".join(problem.reason for problem in problems))
         self.problems = problems
+
+
+def parse_color(name: str) -> tuple[int, int, int] | None:
+    """Read the color that `--background` names; None for an empty string.
+
+    Raises:
+        DataError: it is not a color
+
+    Example:
+        >>> parse_color("white"), parse_color("255,0,10")
+        ((255, 255, 255), (255, 0, 10))
+    """
+    if not name:
+        return None
+    parts = {"white": "255,255,255", "black": "0,0,0"}.get(name, name).split(",")
+    if len(parts) != 3 or not all(one.strip().isdecimal() and int(one) < 256 for one in parts):
+        raise DataError(f"--background {name}: expected white, black or r,g,b such as 255,128,0")
+    red, green, blue = map(int, parts)
+    return red, green, blue
 
 
 def decode(data: bytes, rules: Rules) -> np.ndarray:

@@ -15,9 +15,9 @@ import numpy as np
 from pipelines.data import batches, labels
 from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import batch_labels, require
-from pipelines.data.image_files import Rules, UnfitError, open_upright
+from pipelines.data.image_files import Rules, UnfitError, open_upright, parse_color
 from pipelines.data.labels import Labels
-from pipelines.data.listing import Listing, list_batches, list_folder, list_parquet
+from pipelines.data.listing import Listing, list_batches, list_files, list_folder, list_parquet
 from pipelines.data.packing import cache_folder, pack
 from pipelines.data.raw import DamagedError, DataError, Raw, RawSplit, folder_of
 from pipelines.data.sources import download
@@ -97,7 +97,7 @@ def celeba(config: DataConfig) -> Raw:
     for split in ("train", "valid", "test"):
         data = download("CelebA", config, split=split)
         root = Path(data.root) / data.base_folder / "img_align_celeba"
-        listings[split] = _list_files(root, data.filename)
+        listings[split] = list_files(root, data.filename)
     side = config.image_size
     rules = Rules((3, side or 218, side or 178), resize=bool(side))
     return Raw(_packed(config, listings, rules), num_levels=256)
@@ -150,21 +150,8 @@ def _rules(config: DataConfig, shape: tuple[int, int, int]) -> Rules:
         shape,
         convert=config.rgb or config.gray,
         resize=config.image_size > 0,
-        background=_color(config.background) if config.background else None,
+        background=parse_color(config.background),
     )
-
-
-def _color(name: str) -> tuple[int, int, int]:
-    """Read the color that `--background` names.
-
-    >>> _color("white"), _color("255,0,10")
-    ((255, 255, 255), (255, 0, 10))
-    """
-    named = {"white": "255,255,255", "black": "0,0,0"}.get(name, name).split(",")
-    if len(named) != 3 or not all(one.strip().isdecimal() and int(one) < 256 for one in named):
-        raise DataError(f"--background {name}: expected white, black or r,g,b such as 255,255,255")
-    red, green, blue = map(int, named)
-    return red, green, blue
 
 
 # ---- recognising -------------------------------------------------------------------------------
@@ -289,9 +276,3 @@ def _first_shape(listing: Listing, config: DataConfig) -> tuple[int, int, int]:
     width, height = (config.image_size,) * 2 if config.image_size else image.size
     gray = config.gray or (image.mode in ("1", "L", "LA") and not config.rgb)
     return 1 if gray else 3, height, width
-
-
-def _list_files(root: Path, names: list[str]) -> Listing:
-    states = [(root / name).stat() for name in names]
-    sizes, times = zip(*((s.st_size, s.st_mtime_ns) for s in states), strict=True)
-    return Listing(root, list(names), np.array(sizes), np.array(times))

@@ -115,6 +115,13 @@ class Listing:
         return list(zip(files, offsets, sizes, faults, strict=True))
 
 
+def list_files(root: Path, names: Sequence[str]) -> Listing:
+    """List these files below `root`."""
+    states = [(root / name).stat() for name in names]
+    sizes, times = zip(*((s.st_size, s.st_mtime_ns) for s in states), strict=True)
+    return Listing(root, list(names), np.array(sizes), np.array(times))
+
+
 def list_folder(root: Path) -> Listing:
     """List all images below `root`, sorted by path; hidden files and folders are not looked at.
 

@@ -16,9 +16,9 @@ import numpy as np
 from pipelines.data import subset
 from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import channels_first
-from pipelines.data.decoding import Rules, decode
+from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, decode, parse_color
 from pipelines.data.levels import read_levels
-from pipelines.data.listing import EXTENSIONS, list_folder
+from pipelines.data.listing import list_files, list_folder
 from pipelines.data.sets import DATA_SETS, DataConfig, DataError, Images, load
 from pipelines.finished import scoring
 from pipelines.opened import Run
@@ -33,6 +33,7 @@ class Source(NamedTuple):
         num: images to draw from them (0: all).
         native_levels: levels of an array (0: as many as it carries, or else as the run has).
         resize: whether pictures are cropped and resized.
+        background: the color under their transparent pixels (default: the run's).
         data_dir: where a data set is.
     """
 
@@ -40,6 +41,7 @@ class Source(NamedTuple):
     num: int = 0
     native_levels: int = 0
     resize: bool = False
+    background: str = ""
     data_dir: str = ""
 
 
@@ -76,9 +78,10 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
     if source.name in DATA_SETS:
         return _data_set(run, source)
     path = Path(source.name).expanduser()
-    shape = _shape(run)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in EXTENSIONS):
-        pixels, files, drawn = _pictures(path, source, shape)
+        background = parse_color(source.background or run.config.background)
+        rules = Rules(_shape(run), convert=True, resize=source.resize, background=background)
+        pixels, files, drawn = _pictures(path, source.num, rules)
         images = _images(run, test, path, pixels, 256)
         return Elsewhere(images, np.arange(len(files)), files, np.zeros(len(files), int), drawn)
     if not (path.suffix in (".npy", ".npz") and path.is_file()):
@@ -122,29 +125,26 @@ def _images(run: Run, test: Images, path: Path, pixels: np.ndarray, native: int)
     )
 
 
-def _pictures(
-    path: Path, source: Source, shape: tuple[int, int, int]
-) -> tuple[np.ndarray, list[str], str]:
+def _pictures(path: Path, num: int, rules: Rules) -> tuple[np.ndarray, list[str], str]:
     """A picture, or some below a folder: (N, C, H, W) uint8, their files, how they were chosen.
 
     They are turned to grey or color as need be, and drawn with each folder's share.
     """
-    files, folders = [str(path)], None
-    if path.is_dir():
-        listing = list_folder(path)
-        files = [listing.name(row) for row in range(listing.count)]
-        folders = np.unique([os.path.dirname(file) for file in files], return_inverse=True)[1]
-    drawn = subset.describe(len(files), source.num, folders) or f"all {len(files):,}"
-    files = [files[row] for row in subset.draw(len(files), source.num, folders)]
-    rules = Rules(shape, convert=True, resize=source.resize)
+    listing = list_folder(path) if path.is_dir() else list_files(path.parent, [path.name])
+    files = [listing.name(row) for row in range(listing.count)]
+    folders = np.unique([os.path.dirname(file) for file in files], return_inverse=True)[1]
+    folders = folders if path.is_dir() else None
+    drawn = subset.describe(len(files), num, folders) or f"all {len(files):,}"
+    chosen = subset.draw(len(files), num, folders)
     rows = []
-    for file in files:
+    for row in chosen:
         try:
-            rows.append(decode(Path(file).read_bytes(), rules))
-        except (ValueError, OSError) as error:
-            advice = "" if source.resize else " (--resize fits all to the run's size)"
-            raise DataError(f"{file} {error}{advice}") from error
-    return np.stack(rows), files, drawn
+            rows.append(decode(listing.read(row), rules))
+        except UnfitError as error:
+            size = any(problem.kind == "size" for problem in error.problems)
+            advice = " (--resize fits all to the run's size)" if size else ""
+            raise DataError(f"{files[row]} {error}{advice}") from error
+    return np.stack(rows), [files[row] for row in chosen], drawn
 
 
 def _array(path: Path, source: Source, num_levels: int) -> tuple[np.ndarray, int]:

@@ -119,6 +119,19 @@ def test_a_single_picture_is_scored(copy_run, levels, tmp_path, monkeypatch):
     assert (row["file"], row["row"], row["rank"]) == ("./=1+1.png", "0", "1")
 
 
+def test_transparent_pictures_need_a_background(copy_run, refusal, tmp_path):
+    run_dir = copy_run("pixelcnn")
+    (tmp_path / "sprites").mkdir()
+    Image.new("RGBA", (8, 8)).save(tmp_path / "sprites" / "a.png")
+    flags = (run_dir, "--images", tmp_path / "sprites")
+    said = refusal(main, *flags)
+    assert "a.png has transparent pixels: --background white (black, or r,g,b) fills them" in said
+    assert "--resize" not in said
+    assert scored(*flags, "--background", "black")["bits_per_dim"]["images"]["count"] == 1
+    (tmp_path / "sprites" / "b.png").symlink_to("gone")
+    assert "b.png cannot be read (No such file" in refusal(main, *flags, "--background", "black")
+
+
 def test_own_arrays_are_read_with_the_levels_they_carry(copy_run, refusal, tmp_path):
     """Exported test images and samples are read as what they are, and not as bytes."""
     run_dir = copy_run("pixelcnn")
