@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -164,8 +165,8 @@ class Decoder(nn.Module, ABC):
         if num < 1:
             raise ValueError(f"expected at least 1 image to sample, got num={num}")
         check_finite(h)
-        if not temperature >= 0:
-            raise ValueError(f"expected a temperature of at least 0, got {temperature}")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"expected a finite temperature of at least 0, got {temperature}")
         shape = (num, *self.image_shape)
         device = next(self.parameters()).device
         if noise is None:

@@ -45,6 +45,9 @@ class Likelihood(ABC):
 
         Returns:
             (B, C, *S), log p of each sub-pixel given the earlier channels of its pixel.
+
+        Raises:
+            ValueError: levels that are not integers; float16 parameters to train, outside autocast.
         """
 
     @abstractmethod
@@ -58,7 +61,7 @@ class Likelihood(ABC):
             x: (B, C, *S), of which the channels before `channel` are known.
             channel: which channel is drawn.
             noise: (B, *S), uniform in [0, 1): the same noise gives the same draw.
-            temperature: sharpens (below 1; 0 takes the mode) or flattens (above 1).
+            temperature: sharpens (below 1; 0 takes the mode) or flattens (above 1); finite.
 
         Returns:
             (B, *S): levels as int64, or floats where x is continuous.
@@ -101,9 +104,12 @@ class Discrete(Likelihood):
         logits = self.level_logits(params, x, channel)
         if temperature == 0:
             return logits.argmax(dim=1)
-        if temperature != 1:
-            logits = at_least_float32(logits) / temperature
         wide = widest_float(logits.device)
+        if temperature != 1:
+            # The highest becomes 0, so that no temperature, however low, gives infinity.
+            logits = logits.to(wide)
+            logits = logits - logits.amax(dim=1, keepdim=True)
+            logits = logits / max(temperature, torch.finfo(wide).tiny)
         cdf = torch.softmax(logits.movedim(1, -1), dim=-1, dtype=wide).cumsum(dim=-1)
         # The last level takes what rounding leaves of the total.
         edges = cdf[..., :-1].contiguous()
@@ -132,6 +138,8 @@ class Categorical(Discrete):
         return params.unflatten(1, (-1, self.num_levels)).amax(dim=2).isfinite()
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        check_levels(x)
+        check_trainable(params)
         # Channels last, the logits of a sub-pixel lie side by side, and nothing is copied.
         logits = at_least_float32(params.movedim(1, -1).reshape(-1, self.num_levels))
         levels = x.movedim(1, -1)
@@ -145,12 +153,21 @@ class Categorical(Discrete):
         return params[:, channel * self.num_levels : (channel + 1) * self.num_levels]
 
 
+FLOAT32_LEVELS = 4096
+"""Above so many levels a mixture of logistics is computed in float64: in float32 the rounding of
+the edges between 65,536 would add up to 1e-4 nats a sub-pixel."""
+
+
 class DiscretizedLogisticMixture(Discrete):
     """A mixture of logistic distributions, integrated over the bin of each level.
 
     The outermost bins reach to infinity, so that the levels' probabilities sum to one. The mean of
     a channel depends linearly on the earlier channels of its pixel, and the mixture component is
     shared by the channels.
+
+    Scales go down to e⁻⁷, as published for 256 levels, where the likeliest level of a component has
+    at most 97 % (0.04 bits). With more levels they go as far down in proportion to a bin's width,
+    so that this holds too; with fewer, e⁻⁷ is narrow beside a bin, and a level may be certain.
 
     The parameters of a pixel of C channels with M components are M mixture logits, C * M means,
     C * M log-scales and C * (C - 1) / 2 * M coefficients.
@@ -172,6 +189,7 @@ class DiscretizedLogisticMixture(Discrete):
         if num_components < 1:
             raise ValueError(f"expected at least 1 mixture component, got {num_components}")
         self.num_components = num_components
+        self.lowest_log_scale = -7.0 - max(0.0, math.log((num_levels - 1) / 255))
 
     def __repr__(self) -> str:
         return (
@@ -183,46 +201,59 @@ class DiscretizedLogisticMixture(Discrete):
         return self.num_components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        log_weights, per_channel = self._chain(params, x, x.shape[1])
+        check_levels(x)
+        check_trainable(params)
+        log_weights, per_channel = self._chain(self._exact(params), x, x.shape[1])
         total = torch.logsumexp(log_weights, dim=1)
         log_probs = []
         for log_prob in per_channel:
             log_weights = log_weights + log_prob
             earlier, total = total, torch.logsumexp(log_weights, dim=1)
             log_probs.append(total - earlier)
-        return torch.stack(log_probs, dim=1)
+        return torch.stack(log_probs, dim=1).to(at_least_float32(params).dtype)
 
     def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
-        log_weights, per_channel = self._chain(params, x, channel)
+        check_levels(x)
+        exact = self._exact(params)
+        log_weights, per_channel = self._chain(exact, x, channel)
         for log_prob in per_channel:
             log_weights = log_weights + log_prob
-        mean, log_scale = self._logistic(params, x, channel)
+        mean, log_scale = self._logistic(exact, x, channel)
         levels = torch.arange(self.num_levels, device=params.device)
         levels = levels.view(1, 1, -1, *[1] * (params.dim() - 2))
         bins = self._bin_log_prob(mean.unsqueeze(2), log_scale.unsqueeze(2), levels)
         joint = torch.logsumexp(log_weights.unsqueeze(2) + bins, dim=1)
-        return joint - torch.logsumexp(log_weights, dim=1).unsqueeze(1)
+        log_probs = joint - torch.logsumexp(log_weights, dim=1).unsqueeze(1)
+        return log_probs.to(at_least_float32(params).dtype)
 
     def sample(
         self, params: Tensor, x: Tensor, channel: int, noise: Tensor, temperature: float = 1.0
     ) -> Tensor:
         if temperature != 1:
             return super().sample(params, x, channel, noise, temperature)
-        # The distribution function has a closed form: halve the levels until one is left.
+        # The distribution function has a closed form: halve the levels until one is left. In
+        # float32 it would round to 1 long before its upper tail ends, and edges to their like.
+        wide = widest_float(params.device)
+        params, noise = params.to(wide), noise.to(wide)
         log_weights, per_channel = self._chain(params, x, channel)
         weights = torch.softmax(sum(per_channel, log_weights), dim=1)
         mean, log_scale = self._logistic(params, x, channel)
         inverse_scale = torch.exp(-log_scale)
         last = self.num_levels - 1
-        low = torch.zeros_like(noise, dtype=torch.int64)
-        high = torch.full_like(low, last)
+        low, high = torch.zeros_like(noise), torch.full_like(noise, last)
         for _ in range(last.bit_length()):
             middle = (low + high) // 2
-            edge = ((2 * middle + 1) / last - 1).unsqueeze(1)
+            edge = ((2 * middle + (1 - last)) / last).unsqueeze(1)
             below = (weights * torch.sigmoid(inverse_scale * (edge - mean))).sum(dim=1)
             higher = below <= noise
             low, high = torch.where(higher, middle + 1, low), torch.where(higher, high, middle)
-        return low.clamp(max=last)
+        return low.clamp(max=last).long()
+
+    def _exact(self, params: Tensor) -> Tensor:
+        """The parameters in a type that tells the edges of all levels apart."""
+        if self.num_levels > FLOAT32_LEVELS:
+            return params.to(widest_float(params.device))
+        return at_least_float32(params)
 
     def _chain(self, params: Tensor, x: Tensor, channels: int) -> tuple[Tensor, list[Tensor]]:
         """The log-weights (B, M, *S), and of the first channels log p of x under each component."""
@@ -246,7 +277,7 @@ class DiscretizedLogisticMixture(Discrete):
             value = x[:, earlier].unsqueeze(1).to(params.dtype)
             mean = mean + coefficient * (value * (2 / (self.num_levels - 1)) - 1)
             start += count
-        return mean, log_scale.clamp(-7.0, 15.0)
+        return mean, log_scale.clamp(self.lowest_log_scale, 15.0)
 
     def _bin_log_prob(self, mean: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
         """The log-probability of the bin around each level: a difference of two sigmoids."""
@@ -282,6 +313,7 @@ class DiagonalGaussian(Likelihood):
         return 2 * channels
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        check_trainable(params)
         mean, log_std = at_least_float32(params).unflatten(1, (-1, 2)).unbind(2)
         log_std = self._bounded(log_std)
         z = (x - mean) * torch.exp(-log_std)
@@ -303,6 +335,33 @@ class DiagonalGaussian(Likelihood):
 def widest_float(device: torch.device) -> torch.dtype:
     """float64, or float32 where the device has no wider one."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def check_levels(x: Tensor) -> None:
+    """Raise a ValueError for levels that are not integers: 3.9 would count as 3, or as a mixture's
+    value between two levels."""
+    if x.is_floating_point() or x.is_complex():
+        raise ValueError(
+            f"expected integer levels, got {x.dtype}: turn floats in [0, 1] into levels with "
+            "decoders.to_levels"
+        )
+
+
+def check_trainable(params: Tensor) -> None:
+    """Raise a ValueError for float16 parameters with a gradient, which float16 can't hold.
+
+    That of a log-scale goes into the millions, float16 to 65,504. Under autocast a `GradScaler`
+    sees the overflow and skips the step.
+    """
+    if (
+        params.dtype == torch.float16
+        and params.requires_grad
+        and not torch.is_autocast_enabled(params.device.type)
+    ):
+        raise ValueError(
+            "expected float32, bfloat16 or autocast to train in, got float16 parameters, whose "
+            "gradients overflow: convert them by .float(), or score under torch.no_grad()"
+        )
 
 
 def at_least_float32(x: Tensor) -> Tensor:

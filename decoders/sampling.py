@@ -207,8 +207,11 @@ def run(
             check_defined(choose.defined(whole), row)
         rows.append(torch.stack(pixels))
     image = torch.stack(rows).permute(2, 3, 0, 1).contiguous()
-    if dtype.is_floating_point:
-        check_defined(image.isfinite())
+    if dtype.is_floating_point and not bool(image.isfinite().all()):
+        raise ValueError(
+            "expected finite values, got NaN or infinity: draw at a lower temperature, or use the "
+            "weights of an earlier checkpoint"
+        )
     return image
 
 
