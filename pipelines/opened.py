@@ -51,6 +51,8 @@ def open_run(run_dir: Path) -> Run:
     module = importlib.import_module(f"pipelines.{pipeline}")
     try:
         config = config_from(module.Config, saved["config"], run_dir / checkpoint.CONFIG)
+        if not Path(config.cache_dir).is_dir():  # the run was moved, or trained elsewhere
+            config = dataclasses.replace(config, cache_dir="")
         spec = ImageSpec.from_json(dict(saved["images"]))
         model, command = module.build(config, spec), saved["command"]
     except CheckpointError:

@@ -6,7 +6,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -82,8 +82,16 @@ def shape(path: Path) -> tuple[int, int]:
         raise DataError(f"{path} is no batch of images ({error}): fetch it again") from error
 
 
-def read_rows(path: str, width: int, count: int = 4096) -> Iterator[bytes]:
+def read_rows(
+    path: str, width: int, taken: Sequence[int] | None = None, count: int = 4096
+) -> Iterator[bytes]:
     """Read the rows of `data` in a batch, `count` at a time, so that memory stays bounded.
+
+    Args:
+        path: the batch.
+        width: bytes of a row.
+        taken: the numbers of the rows that are wanted, sorted (None: all).
+        count: rows in memory at a time.
 
     Raises:
         UnfitError: the file is damaged, or has rows of another length
@@ -98,6 +106,9 @@ def read_rows(path: str, width: int, count: int = 4096) -> Iterator[bytes]:
                 block = file.read(wanted)
                 if len(block) != wanted:
                     raise ValueError("its array 'data' ends early")
+                if taken is not None:
+                    inside = [row - start for row in taken if start <= row < start + count]
+                    block = np.frombuffer(block, np.uint8).reshape(-1, width)[inside].tobytes()
                 yield block
     except _BROKEN as error:
         raise UnfitError(Problem("damaged", f"is damaged ({error}): fetch it again")) from error

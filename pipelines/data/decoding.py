@@ -26,6 +26,7 @@ def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[
 
     A task has `start`, its first row, `count`, and one of: `images`, [[path, offset, bytes], …];
     `batch`, the path of an npz of planar rows; `parquet`, the path of one, and a row `group` of it.
+    With `taken`, a list of numbers, only those images of the batch or group are.
     Returns the damaged: (row, what is wrong with it).
 
     Raises:
@@ -36,9 +37,10 @@ def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[
     damaged: list[tuple[int, str]] = []
     try:
         if "batch" in task:
-            blocks = batches.read_rows(task["batch"], row_bytes)
+            blocks = batches.read_rows(task["batch"], row_bytes, task.get("taken"))
         elif "parquet" in task:
-            images = parquet.group_images(Path(task["parquet"]), task["group"], rules)
+            path, group = Path(task["parquet"]), task["group"]
+            images = parquet.group_images(path, group, rules, task.get("taken"))
             blocks = _decoded(images, rules, damaged)
         else:
             images = (lambda item=item: decode(read_file(*item), rules) for item in task["images"])

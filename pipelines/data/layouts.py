@@ -15,12 +15,14 @@ import numpy as np
 from pipelines.data import batches, labels
 from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import batch_labels, require
+from pipelines.data.cache import cache_folder, cache_folders
 from pipelines.data.image_files import Rules, UnfitError, open_upright, parse_color
 from pipelines.data.labels import Labels
 from pipelines.data.listing import Listing, list_batches, list_files, list_folder, list_parquet
-from pipelines.data.packing import cache_folder, pack
+from pipelines.data.packing import pack
 from pipelines.data.raw import DamagedError, DataError, Raw, RawSplit, folder_of
 from pipelines.data.sources import download
+from pipelines.data.subset import draw
 from pipelines.data.survey import survey
 from pipelines.data.tars import list_tar
 
@@ -54,7 +56,7 @@ def imagenet(config: DataConfig) -> Raw:
     for split, paths in found.items():
         if not paths:
             raise _missing(root, split, size, found)
-    listings, known = _listings(root, found)
+    listings, known = _listings(config, root, found)
     known = known.checked(config)
     counts = {split: _count(found[split], listing) for split, listing in listings.items()}
     listed = " / ".join(f"{count:,} {split}" for split, count in counts.items())
@@ -125,13 +127,17 @@ def _packed(
 ) -> dict[str, RawSplit]:
     """Pack all splits; where an image is unfit, say what else is, and which of `flags` help."""
     splits = {}
+    root = folder_of(config)
     for split, listing in listings.items():
+        chosen = known.splits[split] if known else None
         try:
             packed = pack(
                 listing,
                 rules,
-                cache_folder(folder_of(config)) / f"{config.data}-{split}",
+                cache_folder(root, config.cache_dir) / f"{config.data}-{split}",
+                elsewhere=cache_folders(root, config.cache_dir),
                 variant=variant,
+                rows=draw(listing.count, config.limit, chosen),
                 skip_damaged=config.skip_damaged and split == "train",
             )
         except DamagedError as error:
@@ -139,7 +145,6 @@ def _packed(
                 raise
             later = [one for name, one in listings.items() if name not in splits and name != split]
             raise survey([] if config.limit else later, rules, flags, error) from error
-        chosen = known.splits[split] if known else None
         chosen = None if chosen is None else chosen[packed.kept]
         splits[split] = RawSplit(packed.pixels, chosen, count=listing.count)
     return splits
@@ -217,7 +222,9 @@ def _missing(root: Path, split: str, size: int, found: dict[str, list[Path]]) ->
     )
 
 
-def _listings(root: Path, found: dict[str, list[Path]]) -> tuple[dict[str, Listing | None], Labels]:
+def _listings(
+    config: DataConfig, root: Path, found: dict[str, list[Path]]
+) -> tuple[dict[str, Listing | None], Labels]:
     """What every split holds (None for an npy, which needs no packing) and its labels."""
     listings: dict[str, Listing | None] = {}
     columns: dict[str, np.ndarray | str | None] = {}
@@ -229,7 +236,8 @@ def _listings(root: Path, found: dict[str, list[Path]]) -> tuple[dict[str, Listi
         elif first.suffix == ".parquet":
             listings[split], columns[split] = list_parquet(paths)
         elif first.suffix == ".tar":
-            listings[split] = list_tar(first, cache_folder(root) / f"{first.stem}.index.json")
+            folder = cache_folder(root, config.cache_dir)
+            listings[split] = list_tar(first, folder / f"{first.stem}.index.json")
         else:
             listings[split] = None if first.suffix == ".npy" else list_folder(first)
     folders = {s: one for s, one in listings.items() if one and found[s][0].is_dir()}

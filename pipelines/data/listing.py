@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +39,29 @@ class Listing:
     rows: np.ndarray | None = None  # int64: images in every npz batch or parquet row group
     groups: np.ndarray | None = None  # int64: the row group's number in its parquet file
     faults: dict[str, str] = field(default_factory=dict)  # path -> why it can't be read
+    taken: tuple[np.ndarray, ...] | None = None  # those images of every entry; None for all
 
     @property
     def count(self) -> int:
         """The number of images."""
-        return len(self.paths) if self.rows is None else int(self.rows.sum())
+        return len(self.paths) if self.rows is None else int(self._counts().sum())
 
-    def first(self, count: int) -> Listing:
-        """As few entries as hold the first `count` images."""
+    def _counts(self) -> np.ndarray:
+        """The number of images of every npz batch or parquet row group."""
+        assert self.rows is not None
+        return self.rows if self.taken is None else np.array([len(one) for one in self.taken])
+
+    def take(self, images: np.ndarray) -> Listing:
+        """List these images alone; of a listing that has all, their sorted numbers."""
         if self.rows is not None:
-            count = int(np.searchsorted(np.cumsum(self.rows), count)) + 1
-        paths, sizes, times = self.paths[:count], self.sizes[:count], self.times[:count]
-        optional = (self.offsets, self.rows, self.groups)
-        cut = [None if column is None else column[:count] for column in optional]
-        return Listing(self.root, paths, sizes, times, *cut, faults=self.faults)
+            starts = np.cumsum(self.rows) - self.rows
+            bounds = np.searchsorted(images, [*starts, self.count])
+            parts = zip(starts, bounds[:-1], bounds[1:], strict=True)
+            return replace(self, taken=tuple(images[begin:end] - at for at, begin, end in parts))
+        offsets = None if self.offsets is None else self.offsets[images]
+        paths = [self.paths[image] for image in images]
+        sizes, times = self.sizes[images], self.times[images]
+        return replace(self, paths=paths, sizes=sizes, times=times, offsets=offsets)
 
     def key(self, rules: Rules) -> str:
         """A hash that changes whenever the source, or the way of decoding it, does."""
@@ -60,6 +69,8 @@ class Listing:
         digest.update(json.dumps(self.paths).encode())
         for column in (self.sizes, self.times, self.offsets, self.rows, self.groups):
             digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+        for rows in self.taken or ():
+            digest.update(np.array([len(rows), *rows]).tobytes())
         return digest.hexdigest()
 
     def name(self, row: int) -> str:
@@ -68,13 +79,15 @@ class Listing:
             return f"{self.root}: {self.paths[row]}"
         if self.rows is None:
             return str(self.root / self.paths[row])
-        ends = np.cumsum(self.rows)
+        ends = np.cumsum(self._counts())
         entry = int(np.searchsorted(ends, row, side="right"))
         path = self.paths[entry]
         if self.groups is None:
             return str(self.root / path)
-        first = next(index for index, other in enumerate(self.paths) if other == path)
-        return f"{self.root / path}: row {row - int(ends[first] - self.rows[first])}"
+        row -= int(ends[entry - 1]) if entry else 0
+        row = row if self.taken is None else int(self.taken[entry][row])
+        row += int(self.rows[self.paths.index(path) : entry].sum())
+        return f"{self.root / path}: row {row}"
 
     def read(self, row: int) -> bytes:
         """Read encoded image `row` of a folder or tar.
@@ -88,17 +101,18 @@ class Listing:
         """The work in the pieces that `decoding.fill` understands, each with its `count`."""
         tasks: list[dict[str, Any]]
         if self.rows is not None:
-            starts = (np.cumsum(self.rows) - self.rows).tolist()
+            counts = self._counts()
+            starts = (np.cumsum(counts) - counts).tolist()
             files = [str(self.root / path) for path in self.paths]
-            tasks = [
-                {"start": s, "count": n} for s, n in zip(starts, self.rows.tolist(), strict=True)
-            ]
+            tasks = [{"start": s, "count": n} for s, n in zip(starts, counts.tolist(), strict=True)]
             for index, (task, file) in enumerate(zip(tasks, files, strict=True)):
                 if self.groups is None:
                     task["batch"] = file
                 else:
                     task |= {"parquet": file, "group": int(self.groups[index])}
-            return tasks
+                if self.taken is not None:
+                    task["taken"] = self.taken[index].tolist()
+            return [task for task in tasks if task["count"]]
         tasks = []
         for start in range(0, len(self.paths), CHUNK):
             images = self._images(slice(start, start + CHUNK))

@@ -3,49 +3,44 @@
     Listing (files, tar members, npz batches) -> workers -> NAME.part -> fsync -> NAME.npy + .json
 
 A packed set is a plain `.npy` (N, C, H, W) with a JSON sidecar. Its name holds a hash of the
-source's listing (names, sizes, times), so that a changed source is packed anew. Finished tasks go
-into a journal, but only once their data are on the disk: an interrupted packing goes on from it.
+source's listing (names, sizes, times), so that a changed source is packed anew, and the sets of
+earlier listings are removed. Finished tasks go into a journal, but only once their data are on the
+disk: an interrupted packing goes on from it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
-import os
-import queue
-import shutil
-import stat
-import subprocess
+import re
 import sys
-import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pipelines.data import decoding
+from pipelines.data import subset
 from pipelines.data.array_files import map_npy
-from pipelines.data.decoding import Rules
+from pipelines.data.image_files import Rules
 from pipelines.data.listing import CHUNK, Listing
+from pipelines.data.part import Part
 from pipelines.data.raw import DamagedError, DataError
 from pipelines.data.subset import Rows
+from pipelines.data.workers import cores, run_here, run_workers
 from pipelines.training.progress import Progress
 
 _FEW = 4  # so few tasks are done before workers would have started
 _PATIENCE = 20  # damaged images after which a strict packing looks for no more
-_SYNC_SECONDS = 5.0
 _SHOWN = 5  # damaged images that an error message names
 
 
 class Packed(NamedTuple):
     """A packed set, opened."""
 
-    pixels: np.ndarray  # (N, C, H, W) uint8, memory-mapped, read-only
+    pixels: np.ndarray | Rows  # (N, C, H, W) uint8, memory-mapped, read-only
     kept: np.ndarray  # (N,) int64: which images of the listing these are
 
 
@@ -62,9 +57,10 @@ def pack(
     target: Path,
     *,
     variant: str = "",
-    limit: int = 0,
+    rows: np.ndarray | None = None,
     skip_damaged: bool = False,
     workers: int = 0,
+    elsewhere: Sequence[Path] = (),
 ) -> Packed:
     """The images of `listing` as one array, packed now unless that was done before.
 
@@ -73,141 +69,100 @@ def pack(
         rules: what every image must be, and what may be converted
         target: folder and first part of the packed file's name, such as …/imagenet64-train
         variant: which release this is, for the sidecar
-        limit: the first so many images (0: all), without decoding the others
+        rows: only these images of the listing, sorted (None: all), without decoding the others
         skip_damaged: leave damaged images out and list them, instead of raising
         workers: processes that decode (0: one per core)
+        elsewhere: other folders in which the packed set may be already
 
     Raises:
-        DataError: damaged images, each named with its reason, or no room for the packed set
+        DataError: damaged images, each named with its reason, or the packed set can't be written
     """
-    label = target.name
-    whole = target.with_name(f"{label}-{listing.key(rules)[:20]}.npy")
-    if 0 < limit < listing.count and not _is_whole(whole):
-        label = f"{label}-first-{limit}"
-        listing = listing.first(limit)
-        whole = target.with_name(f"{label}-{listing.key(rules)[:20]}.npy")
-    if not _is_whole(whole):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target.with_name(f"{label}.lock")):
-            if not _is_whole(whole):  # another process may just have packed it
-                about = {"source": str(listing.root), "variant": variant}
-                _pack(listing, rules, _Part(whole, listing, rules), skip_damaged, workers, about)
-    damaged = [Damaged(*pair) for pair in _read_sidecar(whole)["damaged"]]
+    everything = np.arange(listing.count)
+    wanted = everything if rows is None else rows
+    sets = [(listing, target.name, everything)]  # the whole set, packed earlier, has any part
+    if len(wanted) < listing.count:
+        sets.append((listing.take(wanted), f"{target.name}-{len(wanted)}", wanted))
+    folders = [target.parent, *elsewhere]
+    for one in sets:
+        source, name, held = one
+        file = f"{name}-{source.key(rules)[:20]}.npy"
+        found = next((folder / file for folder in folders if _is_whole(folder / file)), None)
+        if found:
+            break
+    else:
+        found = target.with_name(file)
+        about = {"source": str(listing.root), "variant": variant, "listing": _state(listing)}
+        try:
+            _pack_locked(source, rules, found, name, about, skip_damaged, workers)
+        except OSError as error:
+            raise DataError(
+                f"cannot write packed images into {target.parent}: {error.strerror or error}: make "
+                "room, or name another folder with --cache-dir; what is packed is kept"
+            ) from error
+        _remove_older(target, found, about["listing"])
+    damaged = [Damaged(*pair) for pair in _read_sidecar(found)["damaged"]]
+    _report(source, [one for one in damaged if held[one.row] in wanted], name, skip_damaged)
+    kept = np.delete(held, [one.row for one in damaged])
+    here = np.flatnonzero(np.isin(kept, wanted))
+    return Packed(subset.take(map_npy(found), here), kept[here])
+
+
+def _pack_locked(
+    listing: Listing,
+    rules: Rules,
+    whole: Path,
+    name: str,
+    about: dict[str, Any],
+    skip_damaged: bool,
+    workers: int,
+) -> None:
+    """Pack a set, unless another process does it meanwhile; then wait for that."""
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(whole.with_name(f"{name}.lock")):
+        if not _is_whole(whole):
+            part = Part(whole, (listing.count, *rules.shape))
+            _pack(listing, rules, part, skip_damaged, workers, about)
+
+
+def _report(listing: Listing, damaged: list[Damaged], name: str, skip_damaged: bool) -> None:
+    """Name damaged images, as an error unless they may be skipped."""
     if damaged and not skip_damaged:
         raise _error(listing, damaged)
     if damaged:
         names = "; ".join(f"{listing.name(row)} {reason}" for row, reason in damaged)
-        print(f"skipped {len(damaged)} damaged images of {label}: {names}", file=sys.stderr)
-    pixels = map_npy(whole)
-    kept = np.delete(np.arange(listing.count), [row for row, _ in damaged])
-    return Packed(pixels[: limit or None], kept[: limit or None])
+        print(f"skipped {len(damaged)} damaged images of {name}: {names}", file=sys.stderr)
 
 
-def cache_folder(source: Path) -> Path:
-    """Where the packed form of a folder is kept: inside it if that may be written, else ~/.cache.
+def _state(listing: Listing) -> str:
+    """A hash of the source as it is now, however its images are decoded."""
+    return listing.key(Rules((1, 1, 1)))
 
-    The permission bits count even for root, who could write into a folder marked read-only.
+
+def _remove_older(target: Path, new: Path, state: str) -> None:
+    """Remove the packed sets, whole and parts, of earlier states of a source.
+
+    Those with another number of images or other rules stay, if they are of the present state.
+    A run that has a removed set open keeps it until it ends.
     """
-    bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    if os.access(source, os.W_OK) and source.stat().st_mode & bits:
-        return source / ".packed"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    owner = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
-    return base / "pixel-decoders" / f"{source.name}-{owner}"
-
-
-class _Part:
-    """A packed set in the making: the data file and the journal of its finished tasks."""
-
-    def __init__(self, whole: Path, listing: Listing, rules: Rules):
-        self.whole = whole
-        self.path = whole.with_suffix(".part")
-        self.journal = whole.with_suffix(".journal")
-        self.row_bytes = int(np.prod(rules.shape))
-        self.shape = (listing.count, *rules.shape)
-        self.header = _npy_header(self.shape)
-        self.done: dict[int, list[Damaged]] = self._resume()
-        self._new: list[str] = []
-        self._synced = time.monotonic()
-
-    def _resume(self) -> dict[int, list[Damaged]]:
-        size = len(self.header) + self.shape[0] * self.row_bytes
-        if self.path.exists() and self.journal.exists() and self.path.stat().st_size == size:
-            lines = self.journal.read_text().split("\n")[:-1]  # an unfinished line ends without \n
-            return {start: [Damaged(*d) for d in found] for start, found in map(json.loads, lines)}
-        for stale in self.path.parent.glob(f"{self.whole.name.rsplit('-', 1)[0]}-*.part"):
-            stale.with_suffix(".journal").unlink(missing_ok=True)  # of a source since changed
-            stale.unlink()
-        free = shutil.disk_usage(self.path.parent).free
-        if free < size:
-            raise DataError(
-                f"{self.path.parent} has {free / 2**30:.1f} GiB free and the packed images need "
-                f"{size / 2**30:.1f}: make room, or set XDG_CACHE_HOME and make --data-dir "
-                "read-only"
-            )
-        self.journal.unlink(missing_ok=True)
-        with open(self.path, "wb") as file:
-            file.write(self.header)
-            file.truncate(size)
-        return {}
-
-    def add(self, task: dict[str, Any], found: list[Damaged]) -> None:
-        """Note a finished task, for good at the next sync."""
-        self.done[task["start"]] = found
-        self._new.append(json.dumps([task["start"], found]) + "\n")
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self.sync()
-
-    def sync(self) -> None:
-        """Bring the data to the disk, and only then the journal."""
-        with open(self.path, "r+b") as file:
-            os.fsync(file.fileno())
-        with open(self.journal, "a") as file:
-            file.writelines(self._new)
-        self._new, self._synced = [], time.monotonic()
-
-    def finish(self, about: dict[str, Any], damaged: list[Damaged]) -> None:
-        """Turn the part into the whole; the last rename is what makes it one."""
-        if damaged:
-            self._drop([row for row, _ in damaged])
-        pixels = map_npy(self.path)
-        sidecar = {
-            "count": len(pixels),
-            "shape": pixels.shape[1:],
-            **about,
-            "fingerprint": fingerprint(pixels),
-            "damaged": damaged,
-            "bytes": self.path.stat().st_size,
-        }
-        beside = self.whole.with_suffix(".json.tmp")
-        with open(beside, "w") as file:
-            json.dump(sidecar, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.whole.with_suffix(".json"))
-        os.replace(self.path, self.whole)
-        self.journal.unlink()
-
-    def _drop(self, rows: list[int]) -> None:
-        """Copy all rows but these into a new part, in blocks, and put it in the old one's place."""
-        pixels = map_npy(self.path)
-        keep = np.delete(np.arange(len(pixels)), rows)
-        beside = self.path.with_suffix(".tmp")
-        with open(beside, "wb") as file:
-            file.write(_npy_header((len(keep), *self.shape[1:])))
-            for start in range(0, len(keep), 4096):
-                file.write(pixels[keep[start : start + 4096]].data)
-            file.flush()
-            os.fsync(file.fileno())
-        self.journal.unlink()  # from here on, its rows are not this file's: a crash packs anew
-        os.replace(beside, self.path)
-        self.journal.touch()
+    names = re.compile(rf"{re.escape(target.name)}(-first)?(-\d+)?-[0-9a-f]{{20}}\.json")
+    for sidecar in [one for one in new.parent.glob("*.json") if names.fullmatch(one.name)]:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            known = json.loads(sidecar.read_text())
+            if sidecar.stem != new.stem and known.get("listing") != state:
+                whole = sidecar.with_suffix(".npy")
+                print(
+                    f"removed {whole}, {known.get('bytes', 0) / 2**30:.1f} GiB packed before "
+                    f"{known.get('source')} changed",
+                    file=sys.stderr,
+                )
+                whole.unlink(missing_ok=True)
+                sidecar.unlink()
 
 
 def _pack(
     listing: Listing,
     rules: Rules,
-    part: _Part,
+    part: Part,
     skip_damaged: bool,
     workers: int,
     about: dict[str, Any],
@@ -217,74 +172,26 @@ def _pack(
     setup = {"target": str(part.path), "offset": len(part.header), **rules._asdict()}
     left = sum(task["count"] for task in tasks)
     label = f"packing {part.whole.stem.rsplit('-', 1)[0]}"
-    run = _run_here(tasks, setup, rules) if few else _run_workers(tasks, setup, workers or cores())
+    run = run_here(tasks, setup) if few else run_workers(tasks, setup, workers or cores())
     shown = Progress(listing.count, label, unit="image", initial=listing.count - left)
     try:
         with contextlib.closing(run), shown as bar:
             for task, found in run:
-                part.add(task, found)
+                part.add(task["start"], found)
                 bar.update(task["count"])
                 if not skip_damaged and sum(map(len, part.done.values())) >= _PATIENCE:
                     break
     finally:
         part.sync()
-    damaged = sorted(one for found in part.done.values() for one in found)
+    damaged = sorted(Damaged(*one) for found in part.done.values() for one in found)
     by_image = listing.rows is None or listing.groups is not None  # not batch by batch
     can_skip = skip_damaged and by_image and len(damaged) < listing.count
     if damaged and not can_skip:
         raise _error(listing, damaged)
-    part.finish(about, damaged)
-
-
-_Results = Generator[tuple[dict[str, Any], list[Damaged]], None, None]
-
-
-def _run_here(tasks: list[dict[str, Any]], setup: dict[str, Any], rules: Rules) -> _Results:
-    with open(setup["target"], "r+b") as target:
-        for task in tasks:
-            found = decoding.fill(target, setup["offset"], rules, task)
-            yield task, [Damaged(*pair) for pair in found]
-
-
-def _run_workers(tasks: list[dict[str, Any]], setup: dict[str, Any], workers: int) -> _Results:
-    """Hand every task to the next idle worker; results come in the order of the tasks."""
-    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-    command = [sys.executable, "-m", decoding.__name__]
-    idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
-
-    def ask(task: dict[str, Any]) -> list[Damaged]:
-        worker = idle.get()
-        print(json.dumps(task), file=worker.stdin, flush=True)
-        answer = worker.stdout.readline() if worker.stdout else ""
-        idle.put(worker)
-        if not answer:
-            raise DataError(f"a packing worker ended with exit code {worker.wait()}: see above")
-        return [Damaged(*pair) for pair in json.loads(answer)]
-
-    with contextlib.ExitStack() as stack:
-        for _ in range(min(workers, len(tasks))):
-            worker = stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            print(json.dumps(setup), file=worker.stdin, flush=True)
-            idle.put(worker)
-        pool = ThreadPoolExecutor(min(workers, len(tasks)))
-        try:
-            yield from zip(tasks, pool.map(ask, tasks), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    kept = np.delete(np.arange(listing.count), [one.row for one in damaged])
+    pixels = subset.take(map_npy(part.path), kept)
+    sidecar = {"count": len(pixels), "shape": pixels.shape[1:], **about}
+    part.finish(pixels, sidecar | {"fingerprint": fingerprint(pixels), "damaged": damaged})
 
 
 def fingerprint(
@@ -310,13 +217,6 @@ def fingerprint(
         levels = np.ascontiguousarray(pixels[rows[start : start + CHUNK]], dtype=dtype)
         digest.update(levels.data)
     return digest.hexdigest()
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    header = io.BytesIO()
-    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, about)
-    return header.getvalue()
 
 
 def _read_sidecar(whole: Path) -> dict[str, Any]:
@@ -347,5 +247,9 @@ def _lock(path: Path) -> Iterator[None]:
     import fcntl
 
     with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process, which packs {path.stem}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

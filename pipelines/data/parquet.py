@@ -7,7 +7,7 @@ Needs the extra `parquet`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,12 @@ def read_labels(path: Path, file: Any) -> np.ndarray | str | None:
     return np.array(column.to_pylist(), dtype=str if text else np.int64)
 
 
-def group_images(path: Path, group: int, rules: Rules) -> Iterator[Callable[[], np.ndarray]]:
+def group_images(
+    path: Path, group: int, rules: Rules, taken: Sequence[int] | None = None
+) -> Iterator[Callable[[], np.ndarray]]:
     """For every image of a row group, a function that returns its levels, (C, H, W) uint8.
+
+    With `taken`, for the images of these numbers alone.
 
     The functions raise an UnfitError for an image that is damaged or breaks the rules.
 
@@ -81,6 +85,7 @@ def group_images(path: Path, group: int, rules: Rules) -> Iterator[Callable[[], 
 
     try:
         column = parquet.ParquetFile(path).read_row_group(group, columns=["image"]).column("image")
+        column = column if taken is None else column.take(list(taken))
     except (ArrowException, OSError, KeyError) as error:
         raise UnfitError(
             Problem("damaged", f"is damaged ({_one_line(error)}): fetch it again")

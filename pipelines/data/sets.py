@@ -98,6 +98,9 @@ class DataConfig:
     native_levels: int = 0
     """How many levels your own arrays (npz, npy, berkeley) have (0: 256 for bytes, berkeley in
     colour 4; of wider integers as many as the highest level needs)."""
+    cache_dir: str = ""
+    """Where image files are kept packed (default: .packed in the data folder, or where that can't
+    be written $XDG_CACHE_HOME or ~/.cache)."""
     skip_damaged: bool = False
     """Train without the image files that can't be decoded, and list them; never in evaluation."""
 
@@ -117,7 +120,8 @@ class DataSet(NamedTuple):
     options: frozenset[str] = frozenset()
 
 
-_FILES = frozenset({"rgb", "background", "skip_damaged"})
+_PACKED = frozenset({"cache_dir"})
+_FILES = _PACKED | {"rgb", "background", "skip_damaged"}
 _RESIZED = _FILES | {"image_size"}
 _ARRAYS = frozenset({"native_levels"})
 
@@ -131,10 +135,10 @@ DATA_SETS: dict[str, DataSet] = {
     "kmnist": DataSet(sources.idx_files),
     "emnist": DataSet(sources.idx_files),
     "binarized_mnist": DataSet(arrays.binarized_mnist),
-    "omniglot": DataSet(layouts.omniglot, frozenset({"image_size"})),
+    "omniglot": DataSet(layouts.omniglot, _PACKED | {"image_size"}),
     "cifar10": DataSet(sources.cifar10),
     "svhn": DataSet(sources.svhn),
-    "celeba": DataSet(layouts.celeba, frozenset({"image_size"})),
+    "celeba": DataSet(layouts.celeba, _PACKED | {"image_size"}),
     "imagenet32": DataSet(layouts.imagenet, _FILES),
     "imagenet64": DataSet(layouts.imagenet, _FILES),
     "folder": DataSet(layouts.folder, _RESIZED),

@@ -109,6 +109,6 @@ MAY_DIFFER = frozenset(
     (
         *("steps", "epochs", "accelerator", "devices", "num_nodes", "strategy", "accumulate"),
         *("compile", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"),
-        *("on_nonfinite", "profile", "out", "resume", "data_dir"),
+        *("on_nonfinite", "profile", "out", "resume", "data_dir", "cache_dir"),
     )
 )

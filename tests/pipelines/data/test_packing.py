@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import decoding, packing
+from pipelines.data import decoding, packing, part
+from pipelines.data.cache import cache_folder
 from pipelines.data.decoding import Rules
 from pipelines.data.listing import list_batches, list_folder
-from pipelines.data.packing import cache_folder, pack
+from pipelines.data.packing import pack
 from pipelines.data.raw import DataError
 from pipelines.data.tars import list_tar
 
@@ -119,8 +120,9 @@ def test_a_killed_packing_is_never_taken_for_a_whole_one(many, tmp_path: Path):
     folder, levels = many
     program = (
         "import sys; from pathlib import Path; from pipelines.data.decoding import Rules;"
-        "from pipelines.data import packing; from pipelines.data.listing import list_folder;"
-        "packing._SYNC_SECONDS = 0.0;"
+        "from pipelines.data import packing, part;"
+        "from pipelines.data.listing import list_folder;"
+        "part._SYNC_SECONDS = 0.0;"
         "packing.pack(list_folder(Path(sys.argv[1])), Rules((3, 8, 8)), Path(sys.argv[2]),"
         "workers=2)"
     )
@@ -147,17 +149,23 @@ def test_a_shortened_packed_file_is_packed_anew(tmp_path: Path):
     np.testing.assert_array_equal(packed.pixels, levels)
 
 
-def test_limit_decodes_the_first_images_alone(tmp_path: Path):
-    folder = tmp_path / "images"
+def test_some_images_are_packed_without_decoding_the_others(tmp_path: Path):
+    folder, rows = tmp_path / "images", np.array([1, 4, 8])
     levels = write_images(folder, 10)
     (folder / "000009.png").write_bytes(b"")
     listing = list_folder(folder)
-    np.testing.assert_array_equal(pack(listing, RULES, tmp_path / "a", limit=4).pixels, levels[:4])
-    skipping = pack(listing, RULES, tmp_path / "b", skip_damaged=True)
-    assert len(skipping.pixels) == 9
-    np.testing.assert_array_equal(
-        pack(listing, RULES, tmp_path / "b", limit=4, skip_damaged=True).pixels, levels[:4]
-    )
+    few = pack(listing, RULES, tmp_path / "a", rows=rows)
+    np.testing.assert_array_equal(few.pixels[:], levels[rows])
+    assert few.kept.tolist() == rows.tolist()
+    assert len(pack(listing, RULES, tmp_path / "b", skip_damaged=True).pixels) == 9
+    (again,) = tmp_path.glob("b-*.npy")
+    few = pack(listing, RULES, tmp_path / "b", rows=rows, skip_damaged=True)
+    np.testing.assert_array_equal(few.pixels[np.arange(3)], levels[rows])
+    assert [again] == list(tmp_path.glob("b-*.npy")), "the whole set has them"
+    few = pack(listing, RULES, tmp_path / "b", rows=np.array([0, 9]), skip_damaged=True)
+    assert few.kept.tolist() == [0]
+    with pytest.raises(DataError, match=r"000009\.png is empty"):
+        pack(listing, RULES, tmp_path / "b", rows=np.array([0, 9]))
 
 
 def damage(folder: Path, kind: str) -> str:
@@ -292,8 +300,9 @@ def test_npz_batches_are_packed_in_their_order(tmp_path: Path):
     assert listing.name(10) == str(paths[1])
     packed = pack(listing, RULES, tmp_path / "set", workers=2)
     np.testing.assert_array_equal(packed.pixels.reshape(30, -1), levels)
-    few = pack(listing, RULES, tmp_path / "few", limit=10)
-    np.testing.assert_array_equal(few.pixels.reshape(10, -1), levels[:10])
+    for rows in ([0, 3, 9, 10, 29], [12], [9]):
+        few = pack(listing, RULES, tmp_path / "few", rows=np.array(rows))
+        np.testing.assert_array_equal(few.pixels[:].reshape(len(rows), -1), levels[rows])
 
     np.savez(paths[0], pixels=levels)
     with pytest.raises(DataError, match=r"train_data_batch_1.npz .*no array 'data'"):
@@ -341,7 +350,7 @@ def test_packed_sets_lie_in_the_folder_or_in_the_cache_of_a_read_only_one(
 def test_no_room_is_said_before_anything_is_decoded(tmp_path: Path, monkeypatch):
     write_images(tmp_path / "images", 2)
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(part.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match="GiB free"):
         pack(list_folder(tmp_path / "images"), RULES, tmp_path / "set")
     assert not list(tmp_path.glob("*.part"))

@@ -1,0 +1,88 @@
+"""Where packed images are kept: the first folder that can be written.
+
+`--cache-dir`, or else `.packed` in the data folder, $XDG_CACHE_HOME, ~/.cache, and the system's
+folder for temporary files, which a user without a home still has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from pipelines.data.raw import DataError
+from pipelines.runtime.messages import warn
+
+_NAME = "pixel-decoders"
+
+
+def cache_folders(source: Path, chosen: str = "") -> list[Path]:
+    """Return the folders that may hold the packed form of `source`, the preferred one first.
+
+    Args:
+        source: the folder of the images.
+        chosen: the value of `--cache-dir`; then there is no other.
+    """
+    owner = hashlib.sha256(str(source.resolve()).encode(errors="surrogateescape")).hexdigest()[:12]
+    below = f"{source.resolve().name}-{owner}"
+    if chosen:
+        return [_expanded(chosen) / below]
+    bases = []
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if xdg.is_absolute():  # the specification ignores others
+        bases.append(xdg / _NAME)
+    with contextlib.suppress(RuntimeError):  # no HOME, and a user id that nobody knows
+        bases.append(Path.home() / ".cache" / _NAME)
+    bases.append(_temporary())
+    return [source / ".packed", *(base / below for base in bases)]
+
+
+def cache_folder(source: Path, chosen: str = "") -> Path:
+    """Return the first of `cache_folders` that can be written.
+
+    Raises:
+        DataError: there is none
+    """
+    folders = cache_folders(source, chosen)
+    for folder in folders:
+        if _is_writable(folder):
+            if folder.parent == _temporary():
+                tried = ", ".join(str(one) for one in folders[:-1])
+                warn(f"packed images go to {folder}, since none of {tried} can be written")
+            return folder
+    tried = ", ".join(map(str, folders))
+    raise DataError(
+        f"the packed images need a folder that can be written, and none of {tried} can: name "
+        "another with --cache-dir"
+    )
+
+
+def _temporary() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"{_NAME}-{user}"
+
+
+def _expanded(chosen: str) -> Path:
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"--cache-dir {chosen}: there is no home folder, name a full path"
+        ) from error
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether this folder can be written, or made.
+
+    The permission bits count even for root, who could write into a folder marked read-only.
+    """
+    bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        return folder.is_dir() and os.access(folder, os.W_OK) and bool(folder.stat().st_mode & bits)
+    except OSError:  # a folder on the way that can't be entered
+        return False
