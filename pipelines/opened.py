@@ -72,7 +72,7 @@ def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
     Args:
         run: whose images.
         data_dir: where they are, if not where they were in training.
-        limit: the first so many of each split (0: as in training).
+        limit: N images of each split, drawn from all (0: as in training).
 
     Raises:
         UserError: they are not what the model was built for.

@@ -106,6 +106,30 @@ def test_worth_of_a_code_does_not_depend_on_the_order_of_the_set():
     assert differs.mean() == pytest.approx(0.5, abs=0.03)
 
 
+def test_equal_images_end_in_a_result(copy_run, tmp_path):
+    """All codes are equal, and what divides by their spread must not end the interpreter."""
+    x = np.full((16, 8, 8), 7, np.uint8)
+    y = np.arange(16) % 2
+    np.savez(tmp_path / "x.npz", train=x, test=x[:8], train_labels=y, test_labels=y[:8])
+    run_dir = copy_run("pixelvae", "--latent-dim=3", "--data=npz", f"--data-dir={tmp_path}/x.npz")
+    main([str(run_dir)])
+    result = read_result(run_dir)
+    assert not any(result.extra["latents"]["levels"][0]["active"])
+    assert {probe["accuracy"] for probe in result.extra["probes"]} == {0.5}
+    assert (run_dir / "latents-tsne.png").exists()
+
+
+def test_images_of_a_study_are_recorded(copy_run):
+    """Those with codes, those with swapped codes, and those that probes were fitted to."""
+    run_dir = copy_run(*VAE)
+    main([str(run_dir), "--num", "20", "--fit", "30", "--points", "0"])
+    assert read_result(run_dir).extra["latents"]["images"] == {
+        "codes": "20 of 100, drawn with seed 0, stratified by label",
+        "swapped": "20 of 100, drawn with seed 0, stratified by label",
+        "fitted": "30 of 100, drawn with seed 0, stratified by label",
+    }
+
+
 def test_tensorboard_gets_projector_and_final_scores(copy_run):
     """Codes with labels and thumbnails, once however often; settings beside the final scores."""
     run_dir = copy_run(*VAE, "--num-samples=4")
