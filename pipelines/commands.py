@@ -1,53 +1,149 @@
-"""What every command shares: errors that a user can mend, exit codes, the Fabric it runs in."""
+"""What every command shares: errors that a user can fix, exit codes, the Fabric it runs in.
+
+Exit codes: 0 where all went well, 2 with one sentence for what a user can fix, 130 and 143 after
+SIGINT and SIGTERM (or SIGHUP), and 1 with a traceback for a bug in this toolkit.
+"""
 
 from __future__ import annotations
 
+import select
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
+from eval.errors import ResultError
 from eval.nll import NonFiniteScoreError
-from eval.results import ResultError
 from pipelines.networks import ImageSpec
 from pipelines.runtime.errors import RelayedError, UserError
+from pipelines.runtime.messages import drop_pending, escape_unprintable, say
 from pipelines.training.config import TrainConfig
 from pipelines.training.devices import make_fabric
 
 N = TypeVar("N", bound=torch.nn.Module)
 
-
 _OF_EVAL = (NonFiniteScoreError, ResultError)  # the package eval knows nothing of UserError
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_LOST_PROCESS = ("gloo", "NCCL", "recvValue", "Connection closed by peer", "Connection reset")
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn the errors that a user can mend into one sentence on stderr and exit code 2.
+    """Run a command: turn what a user can fix into one sentence on standard error.
 
-    Of several processes that meet the same one, the first says so. The others leave with 0, since
+    Of several processes that meet the same error, the first says so. The others leave with 0, since
     Fabric kills the first as soon as another exits with an error.
     """
+    escape_unprintable()
     try:
-        yield
-    except RelayedError:
-        sys.exit(0)
-    except (UserError, *_OF_EVAL) as error:
-        agreed = getattr(error, "agreed", isinstance(error, NonFiniteScoreError))
-        alike = agreed and dist.is_initialized() and dist.get_rank() > 0
-        if alike:
-            sys.exit(0)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with _terminated_cleanly():
+            yield
+            _flush_output()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            drop_pending(sys.stdout)
+            sys.exit(0)
+        _leave(error)
+
+
+def _leave(error: Exception) -> NoReturn:
+    """Say what went wrong, if it is for this process to say, and exit."""
+    follows = dist.is_available() and dist.is_initialized() and dist.get_rank() > 0
+    lost = _is_of_lost_process(error)
+    agreed = getattr(error, "agreed", isinstance(error, NonFiniteScoreError))
+    if isinstance(error, RelayedError) or (follows and (agreed or lost)):
+        sys.exit(0)
+    sentence = "another process of this run has ended: see above" if lost else explain(error)
+    if sentence is not None:
+        say(f"error: {sentence}")
+        sys.exit(2)
+    say("".join(traceback.format_exception(error)), end="")
+    say("This is a bug in pixel-decoders: please report it with these lines and the command.")
+    sys.exit(1)
+
+
+def explain(error: Exception) -> str | None:
+    """Put an error that a user can fix into one sentence; None if it must be a bug.
+
+    >>> explain(PermissionError(13, "Permission denied", "runs/a/config.json"))
+    'cannot use runs/a/config.json: Permission denied'
+    >>> explain(KeyError("x")) is None
+    True
+    """
+    if isinstance(error, (UserError, *_OF_EVAL)):
+        return str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or type(error).__name__
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"cannot use {' and '.join(named)}: {reason}" if named else f"the system: {reason}"
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        return f"out of memory ({first}): lower the batch size, or take a smaller model or image"
+    return None
+
+
+def _is_of_lost_process(error: Exception) -> bool:
+    """Tell whether a collective failed because the process at its other end is gone."""
+    distributed = dist.is_available() and dist.is_initialized()
+    signs = any(sign in str(error) for sign in _LOST_PROCESS)
+    return distributed and isinstance(error, RuntimeError) and signs
+
+
+@contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that half-written files and locks are removed."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # not ignored, as under nohup
+                before[number] = signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(_: int, __: FrameType | None) -> NoReturn:
+    sys.exit(143)
+
+
+def _flush_output() -> None:
+    """Bring what was printed out of this process, while an error can still be told."""
+    output = sys.stdout
+    if output is None:  # closed by the shell's >&-
+        return
+    try:
+        output.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_pending(output)
+        raise UserError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether standard output is a pipe whose reader has read enough, such as `| head`."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # closed, or not a file
+        return False
 
 
 def launch(config: TrainConfig) -> Fabric:
-    """The launched Fabric of a command; devices that are not to be had are the user's to mend."""
+    """The launched Fabric of a command; devices that are not available are the user's to fix."""
     try:
         return make_fabric(config)
     except ValueError as error:
@@ -55,8 +151,9 @@ def launch(config: TrainConfig) -> Fabric:
 
 
 def checked(build: Callable[[Any, ImageSpec], N], config: Any, spec: ImageSpec) -> N:
-    """Build a network; flags that none can be built from are the user's to mend."""
+    """Build a network; flags that none can be built from are the user's to fix."""
     try:
         return build(config, spec)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = explain(error) or str(error)
+        raise UserError(f"no network can be built from these flags: {reason}") from error

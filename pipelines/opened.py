@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pipelines.config import RunConfig
 from pipelines.data.sets import Splits, load
@@ -19,6 +19,7 @@ from pipelines.training.checkpoint import CheckpointError
 C = TypeVar("C", bound=RunConfig)
 
 PIPELINES = ("pixelcnn", "autoencoder", "pixelvae")
+RECORD = {"pipeline": str, "command": str, "config": dict, "images": dict, "fingerprint": str}
 
 
 class Run(NamedTuple):
@@ -41,8 +42,8 @@ def open_run(run_dir: Path) -> Run:
     run_dir = run_dir.expanduser()
     if not run_dir.is_dir():
         raise CheckpointError(f"there is no run directory {run_dir}: check the path")
-    saved = checkpoint.read_config(run_dir)
-    pipeline = saved.get("pipeline")
+    saved = read_record(run_dir)
+    pipeline = saved["pipeline"]
     if pipeline not in PIPELINES:
         raise CheckpointError(
             f"{run_dir / checkpoint.CONFIG} names the pipeline {pipeline!r}, expected one of "
@@ -54,16 +55,32 @@ def open_run(run_dir: Path) -> Run:
         if not Path(config.cache_dir).is_dir():  # the run was moved, or trained elsewhere
             config = dataclasses.replace(config, cache_dir="")
         spec = ImageSpec.from_json(dict(saved["images"]))
-        model, command = module.build(config, spec), saved["command"]
+        model = module.build(config, spec)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a file that was edited leads to
         raise CheckpointError(
             f"{run_dir / checkpoint.CONFIG} describes no model ({error!r}): it was changed by "
             "hand, or written by another version of this toolkit"
         ) from error
     steps = checkpoint.load_weights(run_dir, model)
-    return Run(pipeline, command, config, model.eval(), spec, steps)
+    return Run(pipeline, saved["command"], config, model.eval(), spec, steps)
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """Read the config.json of a training run.
+
+    Raises:
+        CheckpointError: there is none, or one of its fields is missing or of another type.
+    """
+    saved = checkpoint.read_config(run_dir)
+    for name, kind in RECORD.items():
+        if not isinstance(saved.get(name), kind):
+            raise CheckpointError(
+                f"{run_dir / checkpoint.CONFIG} describes no run (it has no {name!r}): it was "
+                "changed by hand, or is not of a training run"
+            )
+    return saved
 
 
 def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
@@ -104,7 +121,21 @@ def config_from(config_class: type[C], saved: Mapping[str, Any], source: Path) -
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()
     }
+    kinds = get_type_hints(config_class)
+    for name, value in fields.items():
+        if not _fits(value, kinds[name]):
+            raise CheckpointError(f"{source} describes no run: {name} can't be {value!r}")
     try:
         return config_class(**fields)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{source} describes no run: {error}") from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value is what a field's annotation says: a plain type, choices or a tuple."""
+    args = get_args(kind)
+    if get_origin(kind) is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in args)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and [type(part) for part in value] == list(args)
+    return type(value) in ((float, int) if kind is float else (kind,))

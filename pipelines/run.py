@@ -25,7 +25,7 @@ from pipelines.data.sets import DataConfig, DataName, Splits, load
 from pipelines.finished import codes, outcome, scoring
 from pipelines.model import Model
 from pipelines.networks import ImageSpec
-from pipelines.opened import config_from
+from pipelines.opened import config_from, read_record
 from pipelines.runtime.command import command
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.messages import show
@@ -65,11 +65,11 @@ def parse(
     default = _default(pipeline, config_class, presets, args)
     out = _flag(args, "out")
     if out and "--resume" in args:
-        saved = checkpoint.read_config(Path(out).expanduser())
-        if saved.get("pipeline") != pipeline:
+        saved = read_record(Path(out).expanduser())
+        if saved["pipeline"] != pipeline:
             raise CheckpointError(
-                f"{out} is a run of {saved.get('pipeline')}: resume it with "
-                f"python -m pipelines.{saved.get('pipeline')}"
+                f"{out} is a run of {saved['pipeline']}: resume it with "
+                f"python -m pipelines.{saved['pipeline']}"
             )
         default = config_from(config_class, saved["config"], Path(out) / checkpoint.CONFIG)
     module = sys.modules[config_class.__module__]
@@ -218,7 +218,7 @@ def _describe(
     """
     commands = [command()]
     if config.resume:
-        saved = checkpoint.read_config(run_dir)
+        saved = read_record(run_dir)
         _check_resumed(config, spec, splits, saved, run_dir / checkpoint.CONFIG)
         # All that led here, each once however often it was given.
         earlier = saved["command"].split(" && ")
@@ -239,7 +239,10 @@ def _check_resumed(
 ) -> None:
     """Refuse, before anything is written, to go on with a run of another model or other images."""
     was = config_from(type(config), saved["config"], source)
-    images = ImageSpec.from_json(dict(saved["images"]))
+    try:
+        images = ImageSpec.from_json(dict(saved["images"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{source} describes no images: it was changed by hand") from error
     checkpoint.check_same(
         {**dataclasses.asdict(was), "images": images, "training set": saved["fingerprint"]},
         {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from pipelines.training.schedule import steps_per_epoch
@@ -37,7 +38,7 @@ class TrainConfig:
     ema: float = 0.999
     """Decay of the averaged weights, which are scored and sampled from; 0 for the newest ones."""
     seed: int = 0
-    """Of data order, noise and dropout."""
+    """Random seed of data order, noise and dropout."""
     kl_warmup: int = 0
     """Steps until the KL counts fully in the objective (what is reported is always the bound)."""
     kl_warmup_top: int = 0
@@ -78,6 +79,12 @@ class TrainConfig:
     """Go on with the run in --out, from its newest valid checkpoint."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                self._refuse(field.name, "finite")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                self._refuse(field.name, "below 2^63")
         positive = ("batch_size", "learning_rate", "accumulate", "num_nodes", "log_every")
         for name in (*positive, "keep_checkpoints"):
             if not getattr(self, name) > 0:
@@ -88,6 +95,8 @@ class TrainConfig:
         ):
             if not getattr(self, name) >= 0:
                 self._refuse(name, "0 or more")
+        if self.accumulate > self.batch_size:
+            self._refuse("accumulate", "at most --batch-size")
         if not 0 <= self.ema < 1:
             self._refuse("ema", "at least 0 and less than 1")
         if self.free_bits > 0 and self.soft_free_bits > 0:
