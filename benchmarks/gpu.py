@@ -105,9 +105,7 @@ def machine(config: Config) -> Record:
     block = torch.empty(2**20 if config.small else 2**31, dtype=torch.uint8, device=device)
     other = torch.empty_like(block)
     copied = 2 * len(block) / seconds(lambda: other.copy_(block), device)
-    cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cards": torch.cuda.device_count(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -115,6 +113,11 @@ def machine(config: Config) -> Record:
         "float32_matrix_rate": matrix_rate(device, torch.float32, size // 2),
         "copied_bytes_per_second": copied,
     }
+
+
+def card(config: Config) -> str:
+    """Name of the device."""
+    return torch.cuda.get_device_name() if config.device.type == "cuda" else "cpu"
 
 
 def commit() -> str:
@@ -394,8 +397,12 @@ def quality(config: Config) -> Record:
         for name, flags in runs.items():
             result = command("pixelcnn", **flags, out=Path(folder) / "run")
             (Path(folder) / "run").rename(Path(folder) / name.replace(" ", "-"))
-            record[name] = {"flags": {k: str(v) for k, v in flags.items()}, "result": result}
-    return record
+            flags = {key: value for key, value in flags.items() if key != "data_dir"}
+            record[name] = {"flags": flags, **{key: result[key] for key in KEPT}}
+    return {"runs": record}
+
+
+KEPT = ("kind", "value", "stderr", "bits_per_dim", "count", "parameters", "train_seconds")
 
 
 def quality_runs(data_dir: Path) -> dict[str, Record]:
@@ -430,12 +437,12 @@ PARTS: dict[str, Callable[[Config], Record]] = {
 def tables(record: Record) -> str:
     """The measurements as Markdown."""
     lines: list[str] = []
-    if "device" in (about := record.get("machine", {})):
+    if "cards" in (part := record.get("machine", {})):
         lines += [
-            f"{about['device']}, torch {about['torch']}, {about['date']}: bf16 matrix products "
-            f"{about['bf16_matrix_rate'] / 1e12:.0f} TFLOP/s, float32 "
-            f"{about['float32_matrix_rate'] / 1e12:.0f} TFLOP/s, memory "
-            f"{about['copied_bytes_per_second'] / 1e12:.2f} TB/s.",
+            f"{part['device']}, torch {part['torch']}: bf16 matrix products "
+            f"{part['bf16_matrix_rate'] / 1e12:.0f} TFLOP/s, float32 "
+            f"{part['float32_matrix_rate'] / 1e12:.0f} TFLOP/s, memory "
+            f"{part['copied_bytes_per_second'] / 1e12:.2f} TB/s ({_when(part)}).",
             "",
         ]
     if "decoders" in (part := record.get("training", {})):
@@ -445,19 +452,62 @@ def tables(record: Record) -> str:
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *(_training_row(name, row) for name, row in part["decoders"].items()),
             "",
+            f"{part['device']}, {_when(part)}.",
+            "",
         ]
-    for name, case in record.get("sampling", {}).get("cases", {}).items():
+    part = record.get("sampling", {})
+    for name, case in part.get("cases", {}).items():
         lines += [
             f"| sampling {name} | forward pass, s | recorded scan, s | over forward "
             "| launched scan, s | plain scan, s | images/s |",
             "| --- | --- | --- | --- | --- | --- | --- |",
             *(_sampling_row(row) for row in case["batches"]),
             "",
-            f"Best batch over the plain scan's best batch: {case['best_over_best_plain']:.0f} "
-            "times the images per second.",
+            f"{part['device']}, {_when(part)}. Best batch over the plain scan's best batch: "
+            f"{case['best_over_best_plain']:,.0f} times the images per second.",
+            "",
+        ]
+    if "runs" in (part := record.get("quality", {})):
+        lines += [
+            "| training to a score | nats/image | bits/dim | test images | parameters | training |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *(_quality_row(name, row) for name, row in part["runs"].items()),
+            "",
+            f"{part['device']}, {_when(part)}.",
+            "",
+        ]
+    if "mean_nats" in (part := record.get("scores", {})):
+        lines += [
+            f"Float32 scores of {part['images']} images by the bundled weights differ from the "
+            f"CPU's by at most {part['largest_difference_from_cpu']:.1e} nats of "
+            f"{part['mean_nats']:.1f} ({part['device']}, {_when(part)}).",
+            "",
+        ]
+    if "steps" in (part := record.get("resume", {})):
+        lines += [
+            f"After {part['steps']} steps the weights of a run stopped half-way and resumed differ "
+            f"by at most {part['largest_difference']:.1e} from those of the run in one piece, and "
+            "those of two runs in one piece by "
+            f"{part['largest_difference_of_two_whole_runs']:.1e}: "
+            f"sums on a GPU are not repeatable bit for bit ({part['device']}, {_when(part)}).",
             "",
         ]
     return "\n".join(lines)
+
+
+def _when(part: Record) -> str:
+    return f"{part['date']}, commit {part['commit']}"
+
+
+def _quality_row(name: str, row: Record) -> str:
+    flags = row["flags"]
+    cells = (
+        f"{name}, {flags['hidden_channels']} × {flags['num_layers']}, {flags['steps']:,} steps of "
+        f"{flags['batch_size']}",
+        f"{row['value']:.2f} ± {row['stderr']:.2f}", f"{row['bits_per_dim']:.4f}",
+        f"{row['count']:,}", f"{row['parameters']:,}", f"{row['train_seconds']:.0f} s",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def _training_row(name: str, row: Record) -> str:
@@ -505,7 +555,7 @@ def main(config: Config) -> None:
         except Exception as error:
             traceback.print_exc()
             part = {"error": f"{type(error).__name__}: {error}"}
-        about = {"date": time.strftime("%Y-%m-%d"), "commit": commit()}
+        about = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "device": card(config)}
         record[name] = {**about, "seconds": time.monotonic() - start, **part}
         config.out.write_text(json.dumps(record, indent=1) + "\n")
     print(tables(record))

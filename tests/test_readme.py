@@ -82,6 +82,8 @@ CHECKS = {
     "python -m pytest -m slow": "pyproject.toml",
     "python -m pytest -m gpu": "pyproject.toml",
     "bash .ci/run": ".ci/run",
+    "bash benchmarks/gpu.sh --data-dir DIR": "benchmarks/gpu.sh",
+    "python benchmarks/gpu.py --show benchmarks/gpu.json": "benchmarks/gpu.json",
     "pre-commit install": ".pre-commit-config.yaml",
     "python -m pdoc -d google -o build/api decoders encoders eval pipelines": ".ci/run",
 }
