@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "kind": run.model.kind,
             "num": config.num,
             "seed": config.seed,
+            "given_images": scoring.describe_part(splits.test, config.num) if given(run) else None,
             "given": "nothing" if drawn.given is None else f"the test images' {given(run)}",
             "features": source,
             "compared": {

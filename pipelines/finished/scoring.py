@@ -22,6 +22,7 @@ from pipelines.training.progress import Progress
 BASELINE_IMAGES = 10_000
 BOUND, ESTIMATE, CODES = range(3)  # what latents are drawn for: each has draws of its own
 _PURPOSE = int.from_bytes(b"latents", "big")
+_DRAW = 2**40  # counters from one draw to the next: more than the latents of any set
 
 
 class Scorable(Protocol):
@@ -84,12 +85,12 @@ def latent_noise(
     Returns:
         (B · num, *shape) float32 per level, image by image.
     """
+    draws = np.arange(first, first + num) * _DRAW
     levels = []
     for level, shape in enumerate(shapes):
         size = math.prod(shape)
-        counters = np.asarray(indices).reshape(-1, 1) * size + np.arange(size)
-        seeds = [(_PURPOSE, purpose, level, number) for number in range(first, first + num)]
-        drawn = np.stack([noise.normal(seed, counters) for seed in seeds], axis=1)
+        places = np.asarray(indices).reshape(-1, 1) * size + np.arange(size)
+        drawn = noise.normal((_PURPOSE, purpose, level), places[:, None] + draws[:, None])
         levels.append(torch.from_numpy(drawn).float().view(-1, *shape))
     return tuple(levels)
 
