@@ -36,7 +36,8 @@ def cache_folders(source: Path, chosen: str = "") -> list[Path]:
         bases.append(xdg / _NAME)
     with contextlib.suppress(RuntimeError):  # no HOME, and a user id that nobody knows
         bases.append(Path.home() / ".cache" / _NAME)
-    bases.append(_temporary())
+    if _is_ours(_temporary()):
+        bases.append(_temporary())
     return [source / ".packed", *(base / below for base in bases)]
 
 
@@ -63,6 +64,14 @@ def cache_folder(source: Path, chosen: str = "") -> Path:
 def _temporary() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"{_NAME}-{user}"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else made this folder, where everybody could have."""
+    try:
+        return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+    except OSError:  # there is none yet
+        return True
 
 
 def _expanded(chosen: str) -> Path:

@@ -79,8 +79,8 @@ class Part:
                 return os.truncate(handle, size)
             self.path.unlink()
             raise DataError(
-                f"{self.path.parent} has {free / 2**30:.1f} GiB free and the packed images need "
-                f"{size / 2**30:.1f} ({error.strerror}): make room, or name another folder with "
+                f"{self.path.parent} has {free / 2**20:,.0f} MiB free and the packed images need "
+                f"{size / 2**20:,.0f} ({error.strerror}): make room, or name another folder with "
                 "--cache-dir"
             ) from error
         os.truncate(handle, size)

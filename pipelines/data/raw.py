@@ -61,13 +61,27 @@ class Raw(NamedTuple):
     variant: str = ""  # "" | "old" | "new" | "subset: …"
 
 
+def data_path(config: DataConfig) -> Path:
+    """The path that `--data-dir` names, whether or not anything is there.
+
+    Raises:
+        DataError: it begins with ~, and there is no home
+    """
+    try:
+        return Path(config.data_dir).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"--data-dir {config.data_dir}: there is no home folder, name a full path"
+        ) from error
+
+
 def source_of(config: DataConfig) -> Path:
     """The folder or file that `--data-dir` names.
 
     Raises:
         DataError: there is none, or an empty folder
     """
-    root = Path(config.data_dir).expanduser()
+    root = data_path(config)
     if not root.exists():
         raise DataError(f"--data-dir {root} does not exist: name the folder that holds the data")
     if root.is_dir() and not any(root.iterdir()):

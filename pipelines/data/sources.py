@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.data import batches, noise, shapes
 from pipelines.data.array_files import check_memory, guarded, read_npz
 from pipelines.data.arrays import batch_labels, require
-from pipelines.data.raw import DataError, Raw, RawSplit
+from pipelines.data.raw import DataError, Raw, RawSplit, data_path
 
 if TYPE_CHECKING:
     from pipelines.data.sets import DataConfig
@@ -67,7 +67,7 @@ def idx_files(config: DataConfig) -> Raw:
     if they are absent. `emnist` is its `balanced` split of 47 classes, turned upright.
     """
     name = _IDX_FOLDERS[config.data]
-    raw = Path(config.data_dir).expanduser() / name / "raw"
+    raw = data_path(config) / name / "raw"
     emnist = config.data == "emnist"
     prefixes = ("emnist-balanced-train", "emnist-balanced-test") if emnist else ("train", "t10k")
     files = [f"{p}-{kind}" for p in prefixes for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
@@ -109,7 +109,7 @@ def download(name: str, config: DataConfig, **options: Any) -> Any:
     """
     import torchvision
 
-    root = Path(config.data_dir).expanduser()
+    root = data_path(config)
     try:
         return getattr(torchvision.datasets, name)(str(root), download=True, **options)
     except (OSError, RuntimeError, ValueError) as error:
@@ -151,7 +151,7 @@ def _parse_idx(path: Path) -> np.ndarray:
 
 def cifar10(config: DataConfig) -> Raw:
     """CIFAR-10 from torchvision, or from npz batches (`train_data_batch_*.npz`, `val_data.npz`)."""
-    root = Path(config.data_dir).expanduser()
+    root = data_path(config)
     if any(root.glob("*_data*.npz")):
         return _cifar10_batches(root)
     splits = {}

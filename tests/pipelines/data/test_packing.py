@@ -351,7 +351,7 @@ def test_no_room_is_said_before_anything_is_decoded(tmp_path: Path, monkeypatch)
     write_images(tmp_path / "images", 2)
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(part.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match="GiB free"):
+    with pytest.raises(DataError, match="MiB free"):
         pack(list_folder(tmp_path / "images"), RULES, tmp_path / "set")
     assert not list(tmp_path.glob("*.part"))
 

@@ -258,6 +258,28 @@ def test_without_a_home_the_cache_is_the_systems_temporary_folder(no_home, tmp_p
     assert "packed images go to" in capsys.readouterr().err
 
 
+def test_a_temporary_folder_of_someone_else_is_not_used(no_home, tmp_path, monkeypatch):
+    folder = tmp_path / "tmp" / f"pixel-decoders-{os.getuid()}"
+    folder.mkdir(parents=True)
+    assert folder in cache_folder(no_home).parents
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    monkeypatch.setattr(cache.os, "getuid", lambda: 54321)
+    folder.rename(folder.with_name("pixel-decoders-54321"))
+    with pytest.raises(DataError, match="name another with --cache-dir"):
+        cache_folder(no_home)
+
+
+def test_a_data_folder_in_no_home_is_one_sentence(monkeypatch):
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    for data in ("mnist", "npz", "cifar10", "folder"):
+        with pytest.raises(DataError, match="--data-dir ~/data: there is no home folder"):
+            load(DataConfig(data))
+
+
 def test_a_home_that_cannot_be_written_is_passed_over(no_home, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: no_home)
     assert tmp_path / "tmp" in cache_folder(no_home).parents
