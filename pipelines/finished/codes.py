@@ -27,6 +27,7 @@ from pipelines.finished import board, scoring
 from pipelines.finished.scoring import describe_part, move
 from pipelines.model import Model
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.lock import hold
 from pipelines.training.progress import Progress
 
 AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
@@ -204,15 +205,17 @@ def add_to_result(
 
     Raises:
         ResultError: it can't be read.
+        LockedError: another process writes to the run.
     """
-    result = read_result(run_dir)
     added: dict[str, Any] = {
         "latents": {**latents.to_json(), "scored": scored, "images": dict(drawn)}
     }
     if probes:
         added["probes"] = probes
-    result = dataclasses.replace(result, extra={**result.extra, **added})
-    write_result(result, run_dir / "result.json")
+    with hold(run_dir):
+        result = read_result(run_dir)
+        result = dataclasses.replace(result, extra={**result.extra, **added})
+        write_result(result, run_dir / "result.json")
 
 
 def study(

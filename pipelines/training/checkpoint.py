@@ -325,7 +325,7 @@ def load_weights(run_dir: Path, module: nn.Module) -> int:
         ) from error
     except (OSError, MemoryError, RuntimeError) as error:
         raise CheckpointError(f"cannot read {path}, which may be sound: {error}") from error
-    if "sha256" not in metadata or "step" not in metadata:
+    if "sha256" not in metadata or not metadata.get("step", "").isdecimal():
         raise CheckpointError(
             f"{path} names no checksum and step: expected weights that a run of this toolkit saved"
         )

@@ -268,6 +268,44 @@ def test_overwrites_no_run(refusal, tmp_path):
     assert (tmp_path / "other" / "result.json").read_bytes() == before
 
 
+def test_a_resumption_that_is_refused_changes_nothing(tmp_path, refusal):
+    """Also if it is the checkpoints that refuse it, which are read after everything else."""
+    out = tmp_path / "run"
+    train("pixelcnn", "--num-samples=0", f"--out={out}")
+    (path,) = (out / "checkpoints").iterdir()
+    path.write_bytes(b"damaged")
+    (out / ".mine.tmp").write_text("mine")
+    kept = {file: file.read_bytes() for file in out.glob("*") if file.is_file()}
+    again = ["--num-samples=0", f"--out={out}", "--resume", "--steps=9", "--name=another"]
+    assert "every checkpoint" in refusal(lambda argv: train("pixelcnn", *argv), *again)
+    assert {file: file.read_bytes() for file in out.glob("*") if file.is_file()} == kept
+
+
+def test_a_full_disk_ends_training_in_one_sentence(tmp_path, largest_file, refusal):
+    out = tmp_path / "run"
+    flags = ["--num-samples=0", "--log-every=1", f"--out={out}"]
+    with largest_file(20_000):
+        error = refusal(lambda argv: train("pixelcnn", *argv), *flags)
+    assert "checkpoints/step-000000003.pt: File too large; what was saved before" in error
+    assert error.endswith("then go on with --resume")
+    left = {path.name for path in out.rglob("*") if "tfevents" not in path.name}
+    assert left == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
+    train("pixelcnn", *flags, "--resume")
+    assert read_result(out).steps == 3
+
+
+def test_arguments_that_are_not_utf_8_lose_nothing(tmp_path, capsys, monkeypatch):
+    """Names and folders of any bytes, as a shell hands them over."""
+    out = f"{tmp_path}/run\udce9"
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "pipelines.pixelcnn", f"--out={out}"])
+    for more in ([], ["--resume", "--steps=4"]):
+        train("pixelcnn", "--num-samples=0", "--name=caf\udce9", f"--out={out}", *more)
+        result = read_result(Path(out))
+        assert result.name == result.config["name"] == "caf\udce9"
+        assert result.command.endswith(rf"pipelines.pixelcnn $'--out={tmp_path}/run\xe9'")
+    assert "on digits" in capsys.readouterr().out
+
+
 def test_processes_exit_with_2_and_one_sentence(tmp_path):
     """As a user types it: no traceback."""
     done = subprocess.run(

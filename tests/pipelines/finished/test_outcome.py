@@ -1,12 +1,21 @@
-"""The table that a training command ends with."""
+"""What a training command ends with: a result that is never torn apart from its scores, a table."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from eval.results import Estimate, read_result
-from pipelines.finished.outcome import table
+import numpy as np
+import pytest
+
+from eval.results import Estimate, Result, read_result
+from pipelines.finished.outcome import table, write
+from pipelines.finished.output import write_new
+from pipelines.runtime.files import TakenError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,3 +40,56 @@ def test_large_numbers_do_not_run_together():
         "  distortion              7908.102               0.9285",
         "  in run",
     ]
+
+
+def scored(nats: float) -> tuple[Result, Any]:
+    values = np.full(10, nats)
+    result = dataclasses.replace(
+        read_result(ROOT / "results" / "mnist-static-pixelvae.json"),
+        kind="exact", count=10, value=nats, distortion=nats, rate=None, rates=(), estimate=None,
+        stderr=0.0,
+    )  # fmt: skip
+    return result, SimpleNamespace(evaluation=SimpleNamespace(nll=SimpleNamespace(values=values)))
+
+
+def test_an_interrupted_write_leaves_the_old_result_or_the_new_one(tmp_path, monkeypatch):
+    """Before each system call that changes a name or brings a file to the disk."""
+    real = {name: getattr(os, name) for name in ("replace", "unlink", "fsync")}
+    seen = set()
+    for last in count(1):
+        write(tmp_path / "result.json", *scored(80.0), replace=True)
+        calls = iter(range(last))
+
+        def interrupted(do, *args, left=calls, **kwargs):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return do(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            for name, do in real.items():
+                patch.setattr(os, name, lambda *a, do=do, call=interrupted, **k: call(do, *a, **k))
+            try:
+                write(tmp_path / "result.json", *scored(60.0), replace=True)
+                done = True
+            except KeyboardInterrupt:
+                done = False
+        value = read_result(tmp_path).value  # it agrees with its scores, or has none
+        seen.add(value)
+        if done:
+            break
+    assert value == 60.0
+    assert (tmp_path / "nll.npy").exists()
+    assert seen == {60.0, 80.0}
+    assert last > 5
+
+
+def test_another_process_takes_the_name_meanwhile(tmp_path):
+    """Nothing is overwritten, and what took hours to compute is not lost."""
+    write(tmp_path / "result-test.json", *scored(80.0))
+    with pytest.raises(TakenError):
+        write(tmp_path / "result-test.json", *scored(60.0))
+    assert read_result(tmp_path / "result-test.json").value == 80.0
+    file = write_new(tmp_path / "result-test.json", lambda free: write(free, *scored(60.0)))
+    assert file == tmp_path / "result-test-2.json"
+    assert read_result(file).value == 60.0
+    assert len(os.listdir(tmp_path)) == 4

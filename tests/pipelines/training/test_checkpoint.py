@@ -16,7 +16,7 @@ from torch import nn
 
 from pipelines.runtime.files import WriteError, write_text
 from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError
+from pipelines.training.checkpoint import CheckpointError, DamagedError
 
 ROOT = Path(__file__).parents[3]
 
@@ -77,6 +77,43 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path):
     flip(save(tmp_path, 1))
     with pytest.raises(CheckpointError, match="every checkpoint"):
         checkpoint.newest_valid(tmp_path)
+
+
+def unreadable(path, monkeypatch):
+    path.unlink()
+    path.mkdir()  # root may read whatever the permissions say, but not this
+    return "cannot read .*: Is a directory"
+
+
+def no_memory(path, monkeypatch):
+    def load(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nand a trace")
+
+    monkeypatch.setattr(torch, "load", load)
+    return "which is not damaged: DefaultCPUAllocator: can't allocate memory$"
+
+
+def of_another_version(path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    path.unlink()
+    save(path.parents[1], 2)
+    monkeypatch.undo()
+    return "format 1, got format 2: go on with the version of this toolkit that wrote it"
+
+
+@pytest.mark.parametrize("fault", [unreadable, no_memory, of_another_version])
+def test_a_checkpoint_that_merely_cannot_be_read_is_left_alone(
+    tmp_path, monkeypatch, capsys, fault
+):
+    """Nothing is passed over and nothing renamed: reading it again may well succeed."""
+    save(tmp_path, 1)
+    says = fault(save(tmp_path, 2), monkeypatch)
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    with pytest.raises(CheckpointError, match=says) as raised:
+        checkpoint.newest_valid(tmp_path)
+    assert not isinstance(raised.value, DamagedError)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before
+    assert "damaged" not in capsys.readouterr().err
 
 
 class Malicious:
@@ -194,6 +231,14 @@ def test_weights_come_back_and_know_their_step(tmp_path):
     assert checkpoint.load_weights(tmp_path, other) == 12
     assert torch.equal(other[0].weight, layer[0].weight)
     assert other.count == 3
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """The library writes its metadata in an order of chance."""
+    layer = nn.Linear(3, 5)
+    files = [checkpoint.save_weights(tmp_path, layer, step=3).read_bytes() for _ in range(20)]
+    assert len(set(files)) == 1
+    assert checkpoint.load_weights(tmp_path, layer) == 3
 
 
 def test_a_run_without_weights_is_an_error(tmp_path):
