@@ -50,7 +50,8 @@ class Encode:
     """Images to a file; prints what the model, the file and other formats take."""
 
     images: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGES.npy")]
-    """uint8 levels (N, C, H, W); (N, H, W) or (N, H, W, C) where that can mean nothing else."""
+    """Levels (N, C, H, W), uint8, or int64 of more than 256; (N, H, W) or (N, H, W, C) where that
+    can mean nothing else."""
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The file to write."""
     labels: Annotated[Path | None, tyro.conf.arg(metavar="LABELS.npy")] = None
@@ -189,7 +190,7 @@ def decode(run: Run, run_dir: Path, config: Decode) -> None:
     digest = hashlib.sha256()
     labels: list[np.ndarray] = []
     with whole_file(config.images) as stream, _rows(header, "decode") as bar:
-        npy.write_header(stream, header.count, header.image_shape, header.layout)
+        npy.write_header(stream, header.count, header.image_shape, header.num_levels, header.layout)
         try:
             for x, y in codecs.decode(model, header, words, count_rows(bar)):
                 digest.update(x.numpy().data)
@@ -216,7 +217,7 @@ def export(run: Run, config: Export) -> None:
     if config.labels is not None and test.labels is None:
         raise UserError(f"{test.name} has no labels: leave --labels out")
     with whole_file(config.images) as stream:
-        npy.write_header(stream, count, test.image_shape)
+        npy.write_header(stream, count, test.image_shape, test.num_levels)
         for start in range(0, count, 1024):
             x = test.batch(np.arange(start, min(start + 1024, count))).x
             stream.write(x.numpy().data)

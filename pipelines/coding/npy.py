@@ -26,8 +26,9 @@ def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[n
         )
     channels, height, width = shape
     wanted = f"(N, {channels}, {height}, {width})"
-    if array.dtype != np.uint8:
-        raise DataError(f"{file} holds {array.dtype}, expected uint8 levels {wanted}")
+    if array.dtype != dtype_of(levels):
+        expected = dtype_of(levels)
+        raise DataError(f"{file} holds {array.dtype}, expected {expected} levels {wanted}")
     if array.shape[1:] == shape:
         images, layout = array, "NCHW"
     elif channels == 1 and array.shape[1:] == (height, width):
@@ -38,15 +39,22 @@ def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[n
         raise DataError(f"{file} has shape {array.shape}, expected {wanted}, as this run's images")
     if len(images) == 0:
         raise DataError(f"{file} holds no images")
-    for start in range(0, len(images), 1024) if levels < 256 else ():
-        top = images[start : start + 1024].max(axis=(1, 2, 3))
-        if top.max() >= levels:
-            worst = int(np.argmax(top >= levels))
-            raise DataError(
-                f"{file}: image {start + worst} has level {top[worst]}, this run's model codes "
-                f"levels 0..{levels - 1}: quantise the images as in training"
-            )
+    for start in range(0, len(images), 1024) if levels != 256 else ():
+        part = images[start : start + 1024]
+        for found in (part.min(axis=(1, 2, 3)), part.max(axis=(1, 2, 3))):
+            wrong = (found < 0) | (found >= levels)
+            if wrong.any():
+                worst = int(np.argmax(wrong))
+                raise DataError(
+                    f"{file}: image {start + worst} has level {found[worst]}, this run's model "
+                    f"codes levels 0..{levels - 1}: quantise the images as in training"
+                )
     return images, layout
+
+
+def dtype_of(levels: int) -> np.dtype:
+    """The type of images in files: bytes for up to 256 levels, else int64, as in `Images`."""
+    return np.dtype("|u1" if levels <= 256 else "<i8")
 
 
 def read_array(file: Path) -> np.ndarray:
@@ -86,7 +94,11 @@ def read_labels(file: Path, count: int, num_classes: int) -> np.ndarray:
 
 
 def write_header(
-    stream: BinaryIO, count: int, shape: tuple[int, int, int], layout: str = "NCHW"
+    stream: BinaryIO,
+    count: int,
+    shape: tuple[int, int, int],
+    levels: int,
+    layout: str = "NCHW",
 ) -> None:
     """Begin an .npy file of `count` images of shape (C, H, W): their bytes and levels follow."""
     channels, height, width = shape
@@ -95,7 +107,11 @@ def write_header(
         "NHW": (height, width),
         "NHWC": (height, width, channels),
     }
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shapes[layout])}
+    header = {
+        "descr": dtype_of(levels).str,
+        "fortran_order": False,
+        "shape": (count, *shapes[layout]),
+    }
     np.lib.format.write_array_header_1_0(stream, header)
 
 

@@ -31,7 +31,7 @@ class Rival(NamedTuple):
 
 
 def sizes(x: np.ndarray, num_levels: int) -> list[Rival]:
-    """The sizes of images (N, C, H, W), uint8 levels.
+    """The sizes of images (N, C, H, W) of levels.
 
     PNG may pack up to 2, 4 or 16 levels in 1, 2 or 4 bits; otherwise levels are bytes.
     """
@@ -42,8 +42,8 @@ def sizes(x: np.ndarray, num_levels: int) -> list[Rival]:
     ]
     if not features.check("webp"):
         formats[1] = ("WebP lossless", None, "this Pillow has no WebP")
-    if x.shape[1] not in (1, 3):
-        reason = f"not for {x.shape[1]} channels"
+    if x.shape[1] not in (1, 3) or num_levels > 256:
+        reason = f"not for {x.shape[1]} channels of {num_levels} levels"
         return [Rival(name, None, None, reason) for name, _, _ in formats]
     images = x.transpose(0, 2, 3, 1)
     whole = sheet(images)

@@ -52,7 +52,8 @@ class Config:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
     """The picture to write (default: a new name in the run directory)."""
     npy: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
-    """Also write the samples' levels, uint8 (N, C, H, W); the file carries their number."""
+    """Also write the samples' levels (N, C, H, W), uint8, or int64 of more than 256; the file
+    carries their number."""
     data_dir: str = ""
     """Where the data set is now, if test images are needed (default: where it was in training)."""
     device: str = "auto"

@@ -113,6 +113,24 @@ def test_agrees_with_the_result(packed, tmp_path, capsys):
     assert said == pytest.approx(result["bits_per_dim"], abs=1e-4)
 
 
+def test_more_levels_than_a_byte_has(copy_run, tmp_path, refusal):
+    """Index maps of 512 levels are exported, encoded and decoded as int64."""
+    maps = np.random.default_rng(0).integers(0, 512, (24, 1, 6, 6))
+    np.savez(tmp_path / "maps.npz", train=maps[:16], test=maps[16:])
+    flags = ("--data=npz", f"--data-dir={tmp_path}/maps.npz", "--native-levels=512")
+    run_dir = copy_run("pixelcnn", *flags)
+    x, packed_file, back = tmp_path / "x.npy", tmp_path / "f", tmp_path / "back.npy"
+    main([str(run_dir), "export", str(x)])
+    np.testing.assert_array_equal(np.load(x), maps[16:])
+    main([str(run_dir), "encode", str(x), str(packed_file)])
+    main([str(run_dir), "decode", str(packed_file), str(back)])
+    assert back.read_bytes() == x.read_bytes()
+    for wrong, said in ((-1, "has level -1"), (512, "has level 512")):
+        maps[20, 0, 0, 0] = wrong
+        np.save(tmp_path / "wrong.npy", maps[16:])
+        assert said in refusal(main, run_dir, "encode", tmp_path / "wrong.npy", tmp_path / "g")
+
+
 def test_arrays_carry_their_levels(packed, tmp_path, refusal):
     """Exported and decoded files are one and the same, and not taken for another run's levels."""
     run_dir, _ = packed
