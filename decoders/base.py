@@ -6,11 +6,21 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from decoders import sampling
+from decoders.arguments import (
+    check_count,
+    check_finite,
+    check_shape,
+    check_tensor,
+    readable,
+    shown,
+)
 from decoders.attached import Structure, attached
 from decoders.likelihoods import Categorical, Likelihood
 
@@ -24,7 +34,12 @@ class Decoder(nn.Module, ABC):
         image_shape: (C, H, W) of x.
         num_levels: the number L of integer levels of x, or None where x is continuous.
         cond_shape: the shape of one h: () for none, (K,) for a vector, (K, H', W') for a map.
+        check_values: whether levels are looked at for any outside 0..num_levels - 1. On a GPU that
+            waits for it at each call; `Decoder.check_values = False` spares it, for images known
+            to be right. (With 256 levels, and in a compiled model, there is nothing to spare.)
     """
+
+    check_values: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -33,15 +48,10 @@ class Decoder(nn.Module, ABC):
         cond_shape: tuple[int, ...] = (),
     ):
         super().__init__()
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"expected image_shape (C, H, W), got {tuple(image_shape)}")
-        if len(cond_shape) not in (0, 1, 3):
-            raise ValueError(
-                f"expected cond_shape (), (K,) or (K, H', W'), got {tuple(cond_shape)}"
-            )
-        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
-        self.num_levels = num_levels
-        self.cond_shape = tuple(cond_shape)
+        channels, height, width = check_shape(image_shape, "image_shape (C, H, W)", (3,))
+        self.image_shape = (channels, height, width)
+        self.num_levels = None if num_levels is None else check_count(num_levels, "num_levels", 2)
+        self.cond_shape = check_shape(cond_shape, "cond_shape (), (K,) or (K, H', W')", (0, 1, 3))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,6 +110,7 @@ class Decoder(nn.Module, ABC):
 
     def check_image(self, x: Tensor) -> None:
         """Raise a ValueError unless x is a batch of this decoder's images."""
+        check_tensor(x, "images", "convert them by torch.as_tensor")
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"expected images of shape (B, {', '.join(map(str, self.image_shape))}), "
@@ -115,8 +126,8 @@ class Decoder(nn.Module, ABC):
                 f"expected {self.dtype} levels 0..{self.num_levels - 1}, got {x.dtype}"
                 f"{cure if x.is_floating_point() else ''}"
             )
-        # uint8 holds no level above 255; reading a value back would break a compiled graph.
-        if self.num_levels != 256 and not torch.compiler.is_compiling() and x.numel():
+        # uint8 holds no level above 255.
+        if self.num_levels != 256 and self.check_values and readable(x) and x.numel():
             low, high = int(x.min()), int(x.max())
             if low < 0 or high >= self.num_levels:
                 raise ValueError(
@@ -130,12 +141,13 @@ class Decoder(nn.Module, ABC):
             if self.cond_shape:
                 raise ValueError(f"expected h of shape (B, {_join(self.cond_shape)}), got none")
             return
+        check_tensor(h, "h", "the number of images to draw is num, as in sample(num=3)")
         if not self.cond_shape:
             raise ValueError(
                 f"got h of shape {tuple(h.shape)} for a decoder built without conditioning: "
                 f"build it with cond_shape={tuple(h.shape[1:])}"
             )
-        if tuple(h.shape[1:]) != self.cond_shape or (batch is not None and len(h) != batch):
+        if tuple(h.shape[1:]) != self.cond_shape or (batch is not None and h.shape[0] != batch):
             want = "B" if batch is None else batch
             raise ValueError(
                 f"expected h of shape ({want}, {_join(self.cond_shape)}), got {tuple(h.shape)}"
@@ -157,16 +169,22 @@ class Decoder(nn.Module, ABC):
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Check the arguments of `sample`, and give the noise and the known part in full."""
         self.check_cond(h)
+        if noise is not None:
+            check_tensor(noise, "noise", "draw it by torch.rand")
+        if known is not None and not _is_pair(known):
+            raise TypeError(
+                "expected known=(images, mask), two tensors, the mask True where a sub-pixel is "
+                f"kept, got {shown(known)}"
+            )
         if num is None:
             given = [part for part in (h, noise, known and known[0]) if part is not None]
-            num = len(given[0]) if given else 1
+            num = given[0].shape[0] if given else 1
         elif h is not None and len(h) != num:
             raise ValueError(f"expected num={len(h)}, the number of h, or no num, got {num}")
-        if num < 1:
-            raise ValueError(f"expected at least 1 image to sample, got num={num}")
+        check_count(num, "num, the images to draw,")
         check_finite(h)
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"expected a finite temperature of at least 0, got {temperature}")
+        if not isinstance(temperature, (Real, Tensor)) or not 0 <= temperature < math.inf:
+            raise ValueError(f"expected a finite temperature of at least 0, got {temperature!r}")
         shape = (num, *self.image_shape)
         device = next(self.parameters()).device
         if noise is None:
@@ -232,7 +250,7 @@ class AutoregressiveDecoder(Decoder):
     def elementwise_log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """log p of each sub-pixel given those before it, and h, in nats, (B, C, H, W)."""
         self.check_image(x)
-        self.check_cond(h, len(x))
+        self.check_cond(h, x.shape[0])
         return self.likelihood.log_prob(self.params(x, h), x)
 
     def scan(self, h: Tensor | None, num: int) -> sampling.Scan:
@@ -282,6 +300,10 @@ def resolve_likelihood(likelihood: Likelihood | None, num_levels: int | None) ->
     """The given likelihood, or a `Categorical` over `num_levels` (256 unless given)."""
     if likelihood is None:
         return Categorical(256 if num_levels is None else num_levels)
+    if not isinstance(likelihood, Likelihood):
+        raise TypeError(
+            f"expected a Likelihood, such as decoders.Categorical(256), got {shown(likelihood)}"
+        )
     if num_levels is not None and num_levels != likelihood.num_levels:
         raise ValueError(
             f"expected num_levels={likelihood.num_levels}, as in {likelihood}, or no num_levels, "
@@ -298,11 +320,14 @@ def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
         num_levels: L.
 
     Raises:
-        ValueError: x isn't floating-point, or lies outside [0, 1].
+        TypeError: x isn't a tensor.
+        ValueError: x isn't floating-point, or lies outside [0, 1]; fewer than 2 levels.
 
     >>> to_levels(torch.tensor([0.0, 0.5, 1.0]))
     tensor([  0, 128, 255], dtype=torch.uint8)
     """
+    check_tensor(x, "floats in [0, 1]", "convert them by torch.as_tensor")
+    check_count(num_levels, "num_levels", 2)
     if not x.is_floating_point():
         raise ValueError(f"expected floats in [0, 1], got {x.dtype}")
     if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1 or bool(x.isnan().any())):
@@ -312,12 +337,10 @@ def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
     return levels.to(torch.uint8 if num_levels <= 256 else torch.int64)
 
 
-def check_finite(h: Tensor | None) -> None:
-    """Raise a ValueError if the conditioning holds NaN or infinity, which would be drawn."""
-    if h is not None and not bool(h.isfinite().all()):
-        raise ValueError(
-            "expected a finite h, got NaN or infinity: look at the encoder and at what it was given"
-        )
+def _is_pair(known: Any) -> bool:
+    """Whether it is two tensors."""
+    is_pair = isinstance(known, (tuple, list)) and len(known) == 2
+    return is_pair and all(isinstance(part, Tensor) for part in known)
 
 
 def _join(shape: tuple[int, ...]) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from decoders.arguments import shown
 from decoders.base import AutoregressiveDecoder
 from decoders.heads import PixelEmbedding
 from decoders.likelihoods import Discrete, Likelihood
@@ -56,6 +57,8 @@ def dependence(
     Raises:
         ValueError: the decoder's parameters are not finite, so there is nothing to compare.
     """
+    if not isinstance(decoder, AutoregressiveDecoder):
+        raise TypeError(f"expected an AutoregressiveDecoder, got {shown(decoder)}")
     decoder = copy.deepcopy(decoder).double().eval().cpu()
     generator = torch.Generator().manual_seed(seed)
     if h is None and decoder.cond_shape:
@@ -121,9 +124,13 @@ def receptive_field(
     ##@..
     .....
     """
+    if not isinstance(decoder, AutoregressiveDecoder):
+        raise TypeError(f"expected an AutoregressiveDecoder, got {shown(decoder)}")
     channels, height, width = decoder.image_shape
     if target is None:
         target = SubPixel(height // 2, width // 2, channels - 1)
+    if not isinstance(target, tuple) or len(target) != 3:
+        raise ValueError(f"expected a target (row, column, channel), got {shown(target)}")
     target = SubPixel(*target)
     if not (
         0 <= target.row < height and 0 <= target.col < width and 0 <= target.channel < channels

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.base import AutoregressiveDecoder, Decoder, ShowRows, check_finite
+from decoders.arguments import check_finite
+from decoders.base import AutoregressiveDecoder, Decoder, ShowRows
 from decoders.deconv import DeconvDecoder
 from decoders.likelihoods import Discrete
 from decoders.sampling import Chooser, Scan, evaluating, run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,12 @@ class Conditioning(nn.Module):
         return x if bias is None else x + bias
 
 
+def check_resize(resize: str) -> None:
+    """Raise a ValueError for an unknown way to resize a map."""
+    if resize not in get_args(Resize):
+        raise ValueError(f"expected resize 'nearest' or 'bilinear', got {resize!r}")
+
+
 def fit_map(h: Tensor | None, size: tuple[int, int], resize: Resize) -> Tensor | None:
     """A conditioning map resized to the image's (H, W); a vector, or None, passes unchanged.
 
@@ -52,4 +58,14 @@ def fit_map(h: Tensor | None, size: tuple[int, int], resize: Resize) -> Tensor |
         else:
             h = F.interpolate(h, size=size, mode="bilinear", align_corners=False)
     # As the features it is added to; sums of two formats are copied at each layer.
-    return h.contiguous(memory_format=torch.channels_last)
+    return channels_last(h)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same numbers in the layout that convolutions are fastest in.
+
+    `torch.func.vmap` knows no such layout: there they stay as they are.
+    """
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):  # pyright: ignore
+        return x
+    return x.contiguous(memory_format=torch.channels_last)

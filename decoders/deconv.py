@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from decoders.arguments import check_count
 from decoders.base import Decoder, ShowRows, resolve_likelihood
 from decoders.likelihoods import Likelihood
 from decoders.sampling import check_defined
@@ -50,6 +51,7 @@ class DeconvDecoder(Decoder):
         likelihood = resolve_likelihood(likelihood, num_levels)
         super().__init__(image_shape, likelihood.num_levels, cond_shape)
         self.likelihood = likelihood
+        hidden_channels = check_count(hidden_channels, "hidden_channels")
         channels, height, width = self.image_shape
         params = likelihood.num_params(channels)
         if not self.cond_shape:
@@ -80,8 +82,8 @@ class DeconvDecoder(Decoder):
     def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
         self.check_image(x)
-        self.check_cond(h, len(x))
-        return self.likelihood.log_prob(self.params(h, len(x)), x).flatten(1).sum(dim=1)
+        self.check_cond(h, x.shape[0])
+        return self.likelihood.log_prob(self.params(h, x.shape[0]), x).flatten(1).sum(dim=1)
 
     @torch.no_grad()
     def sample(

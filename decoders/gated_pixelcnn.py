@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from decoders.arguments import check_count
 from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
-from decoders.conditioning import Conditioning, Resize, fit_map
+from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
 from decoders.gated_scan import GatedScan
 from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
 from decoders.layers import (
@@ -90,6 +91,9 @@ class GatedPixelCNN(AutoregressiveDecoder):
         resize: Resize = "nearest",
     ):
         super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)
+        hidden_channels = check_count(hidden_channels, "hidden_channels")
+        num_layers = check_count(num_layers, "num_layers", 0)
+        check_resize(resize)
         channels = self.image_shape[0]
         order = resolve_color_order(color_order, self.likelihood, channels)
         self.color_order: ColorOrder = order
@@ -129,7 +133,7 @@ class GatedPixelCNN(AutoregressiveDecoder):
         """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
         h = fit_map(h, (x.shape[2], x.shape[3]), self.resize)
         embedded = self.embed(x, next(self.parameters()).dtype)
-        embedded = embedded.contiguous(memory_format=torch.channels_last)
+        embedded = channels_last(embedded)
         vertical = horizontal = embedded
         features = None
         for layer in self.layers:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from decoders.arguments import check_count
 from decoders.conditioning import Conditioning
 from decoders.layers import PixelLinear, group_bounds, group_ids
 from decoders.likelihoods import Likelihood
@@ -63,6 +64,7 @@ class PixelEmbedding(nn.Module):
 
     def __init__(self, channels: int, num_levels: int | None, dim: int = 0):
         super().__init__()
+        dim = check_count(dim, "embedding_dim", 0)
         if dim and num_levels is None:
             raise ValueError("expected embedding_dim=0 for continuous x, which has no levels")
         self.channels, self.num_levels, self.dim = channels, num_levels, max(dim, 1)
@@ -125,6 +127,7 @@ class PixelHead(nn.Module):
         cond_shape: tuple[int, ...] = (),
     ):
         super().__init__()
+        hidden = check_count(hidden, "head_channels")
         params = likelihood.num_params(channels)
         self.groups = 1 if color_order == "independent" else channels
         hidden_ids = group_ids(hidden, self.groups)

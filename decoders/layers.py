@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -272,6 +273,8 @@ def gate(x: Tensor) -> Tensor:
 
 def check_kernel_size(kernel_size: int) -> int:
     """The kernel size itself, or a ValueError if it isn't odd and positive."""
+    if isinstance(kernel_size, bool) or not isinstance(kernel_size, Integral):
+        raise ValueError(f"expected an odd kernel size, an integer, got {kernel_size!r}")
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"expected an odd kernel size of at least 1, got {kernel_size}")
     return kernel_size

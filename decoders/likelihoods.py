@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decoders.arguments import check_count
+
 
 class Likelihood(ABC):
     """A family of distributions of one pixel's channels.
@@ -78,9 +80,7 @@ class Discrete(Likelihood):
     num_levels: int
 
     def __init__(self, num_levels: int = 256):
-        if num_levels < 2:
-            raise ValueError(f"expected at least 2 levels, got {num_levels}")
-        self.num_levels = num_levels
+        self.num_levels = check_count(num_levels, "num_levels", 2)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_levels={self.num_levels})"
@@ -143,7 +143,8 @@ class Categorical(Discrete):
         # Channels last, the logits of a sub-pixel lie side by side, and nothing is copied.
         logits = at_least_float32(params.movedim(1, -1).reshape(-1, self.num_levels))
         levels = x.movedim(1, -1)
-        log_probs = -F.cross_entropy(logits, levels.reshape(-1).long(), reduction="none")
+        # Not F.cross_entropy, which ONNX's export takes for a mean over a batch of any size.
+        log_probs = F.log_softmax(logits, dim=1).gather(1, levels.reshape(-1, 1).long())
         return log_probs.view(levels.shape).movedim(-1, 1)
 
     def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
@@ -186,9 +187,7 @@ class DiscretizedLogisticMixture(Discrete):
 
     def __init__(self, num_levels: int = 256, num_components: int = 10):
         super().__init__(num_levels)
-        if num_components < 1:
-            raise ValueError(f"expected at least 1 mixture component, got {num_components}")
-        self.num_components = num_components
+        self.num_components = check_count(num_components, "num_components")
         self.lowest_log_scale = -7.0 - max(0.0, math.log((num_levels - 1) / 255))
 
     def __repr__(self) -> str:

@@ -7,9 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from decoders.arguments import check_count
 from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
-from decoders.conditioning import Conditioning, Resize, fit_map
+from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
 from decoders.gated_pixelcnn import normalise_weights
 from decoders.heads import ColorOrder, HeadScan, PixelEmbedding, PixelHead, resolve_color_order
 from decoders.layers import (
@@ -81,6 +82,9 @@ class PixelCNN(AutoregressiveDecoder):
         resize: Resize = "nearest",
     ):
         super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)
+        hidden_channels = check_count(hidden_channels, "hidden_channels")
+        num_layers = check_count(num_layers, "num_layers", 0)
+        check_resize(resize)
         channels = self.image_shape[0]
         order = resolve_color_order(color_order, self.likelihood, channels)
         self.color_order: ColorOrder = order
@@ -119,7 +123,7 @@ class PixelCNN(AutoregressiveDecoder):
         """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
         h = fit_map(h, (x.shape[2], x.shape[3]), self.resize)
         embedded = self.embed(x, next(self.parameters()).dtype)
-        features = embedded = embedded.contiguous(memory_format=torch.channels_last)
+        features = embedded = channels_last(embedded)
         for layer in self.layers:
             features = layer(features, h)
         return self.head(features, embedded, h)

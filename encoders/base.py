@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from encoders.arguments import readable
 
 # What a data set says of a batch of images; a tuple for a combined encoder.
 Annotation = Tensor | tuple[Tensor | None, ...] | None
@@ -49,10 +51,14 @@ class Encoder(nn.Module, ABC):
         kind: what log p(x) under this encoder is: "bound" where there are latents, else what is
             given: "given label", "given code", "given map", "given caption".
         latent_shapes: the shape of one example's latents per level, top level first.
+        check_values: whether levels, labels and the like are looked at for any out of range. On a
+            GPU that waits for it at each call; `Encoder.check_values = False` spares it, for all
+            encoders and data known to be right.
     """
 
     code_shape: tuple[int, ...]
     kind: str
+    check_values: ClassVar[bool] = True
     latent_shapes: tuple[tuple[int, ...], ...] = ()
 
     @abstractmethod
@@ -99,7 +105,7 @@ class Encoder(nn.Module, ABC):
 
 def fixed_code(h: Tensor) -> Code:
     """A code without latents: it costs nothing, so its rate and log weight are zeros (B,)."""
-    zeros = torch.zeros(len(h), device=h.device)
+    zeros = torch.zeros(h.shape[0], device=h.device)
     return Code(h=h, rate=zeros, log_weight=zeros)
 
 
@@ -126,6 +132,11 @@ def check_images(
     shape = batch_of(image_shape or ("C", "H", "W"))
     if x is None:
         raise ValueError(f"expected {dtype} images {shape}, got none: this encoder reads x")
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"expected {dtype} images {shape}, a tensor, got a {type(x).__name__}: convert it by "
+            "torch.as_tensor"
+        )
     if x.dim() != 4 or (image_shape is not None and tuple(x.shape[1:]) != tuple(image_shape)):
         raise ValueError(f"expected images of shape {shape}, got {tuple(x.shape)}")
     if x.dtype != dtype:
@@ -135,7 +146,7 @@ def check_images(
             f"{cure if x.is_floating_point() else ''}"
         )
     # uint8 can't pass 255, so the full range needs no look at the values.
-    if num_levels != 256 and checks_values() and x.numel():
+    if num_levels != 256 and _looks_at(x):
         low, high = (int(value) for value in x.aminmax())
         if low < 0 or high >= num_levels:
             raise ValueError(
@@ -150,21 +161,21 @@ def check_annotation(y: Annotation, what: str, x: Tensor | None) -> Tensor:
     if not isinstance(y, Tensor):
         got = "none" if y is None else f"a {type(y).__name__}"
         raise ValueError(f"expected y to be {what}, got {got}: pass the data set's annotation")
-    if x is not None and len(x) != len(y):
+    if x is not None and x.shape[0] != y.shape[0]:
         raise ValueError(
-            f"expected one entry of y per image, got {len(x)} images and {len(y)} entries"
+            f"expected one entry of y per image, got {x.shape[0]} images and {y.shape[0]} entries"
         )
     return y
 
 
-def checks_values() -> bool:
-    """Whether to look at values, not only at shapes: that would break a graph being compiled."""
-    return not torch.compiler.is_compiling()
+def _looks_at(values: Tensor) -> bool:
+    """Whether values are checked, not only shapes."""
+    return Encoder.check_values and readable(values) and values.numel() > 0
 
 
 def check_range(values: Tensor, num: int, what: str) -> None:
     """Raise a ValueError unless the integers lie in 0 ... num - 1."""
-    if checks_values() and values.numel():
+    if _looks_at(values):
         low, high = (int(value) for value in values.aminmax())
         if low < 0 or high >= num:
             raise ValueError(f"expected {what} 0..{num - 1}, got {low if low < 0 else high}")

@@ -6,8 +6,11 @@ import math
 
 from torch import Tensor, nn
 
+from encoders.arguments import check_count, check_shape
 from encoders.base import Code, Encoder, check_images, dtype_of, fixed_code
 from encoders.layers import Features, LevelInput, pyramid, stage_channels
+
+CODE_SHAPE = "code_shape (K,) or (K, H', W')"
 
 
 class ConvEncoder(Encoder):
@@ -53,9 +56,9 @@ class ConvEncoder(Encoder):
         embedding_dim: int = 0,
     ):
         super().__init__()
-        if len(code_shape) not in (1, 3):
-            raise ValueError(f"expected code_shape (K,) or (K, H', W'), got {tuple(code_shape)}")
-        self.code_shape = tuple(code_shape)
+        self.code_shape = check_shape(code_shape, CODE_SHAPE, (1, 3))
+        check_count(hidden_channels, "hidden_channels")
+        check_count(num_blocks, "num_blocks", 0)
         self.input = LevelInput(image_shape, num_levels, embedding_dim)
         until = (code_shape[1], code_shape[2]) if len(code_shape) == 3 else None
         size = (image_shape[1], image_shape[2])
@@ -97,17 +100,20 @@ class Deterministic(Encoder):
 
     def __init__(self, network: nn.Module, code_shape: tuple[int, ...], *, num_levels: int = 256):
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"expected a network that is an nn.Module, got {network!r}")
         self.network = network
-        self.code_shape = tuple(code_shape)
-        self.num_levels = num_levels
+        self.code_shape = check_shape(code_shape, CODE_SHAPE, (1, 3))
+        self.num_levels = check_count(num_levels, "num_levels", 2)
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
         """Encode levels (B, C, H, W); y is ignored."""
         unit = check_images(x, num_levels=self.num_levels).float() / (self.num_levels - 1)
         h = self.network(unit.to(dtype_of(self.network)))
-        if tuple(h.shape) != (len(unit), *self.code_shape):
+        shape = (unit.shape[0], *self.code_shape)
+        if tuple(h.shape) != shape:
             raise ValueError(
-                f"expected the network's h of shape {(len(unit), *self.code_shape)}, as code_shape "
-                f"says, got {tuple(h.shape)}"
+                f"expected the network's h of shape {shape}, as code_shape says, got "
+                f"{tuple(h.shape)}"
             )
         return fixed_code(h)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from encoders.arguments import check_count
 from encoders.base import (
     Code,
     Encoder,
@@ -73,7 +74,8 @@ class GaussianEncoder(Encoder):
     ):
         super().__init__()
         check_scale(scale)
-        self.latent_dim = latent_dim
+        self.latent_dim = check_count(latent_dim, "latent_dim")
+        check_count(hidden_channels, "hidden_channels")
         self.latent_shapes = ((latent_dim,),)
         self.scale: Scale = scale
         self.input = LevelInput(image_shape, num_levels, embedding_dim)

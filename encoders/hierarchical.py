@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from encoders.arguments import check_count, check_shape
 from encoders.base import Code, Encoder, Noise, device_of, dtype_of, repeat, standard_normal
 from encoders.gaussian import (
     Scale,
@@ -98,9 +99,9 @@ class HierarchicalEncoder(Encoder):
         check_scale(scale)
         if not isinstance(prior, nn.Module):
             raise TypeError(f"expected a prior that is an nn.Module, got a {type(prior).__name__}")
-        if len(map_shape) != 3:
-            raise ValueError(f"expected map_shape (K1, H', W'), got {tuple(map_shape)}")
-        self.map_shape, self.latent_dim = tuple(map_shape), latent_dim
+        self.map_shape = check_shape(map_shape, "map_shape (K1, H', W')")
+        self.latent_dim = check_count(latent_dim, "latent_dim")
+        check_count(hidden_channels, "hidden_channels")
         self.latent_shapes = ((latent_dim,), self.map_shape)
         self.scale: Scale = scale
         self.input = LevelInput(image_shape, num_levels, embedding_dim)

@@ -35,6 +35,11 @@ class Joint(Encoder):
         if len(encoders) < 2:
             raise ValueError(f"expected two or more encoders to join, got {len(encoders)}")
         for encoder in encoders:
+            if not isinstance(encoder, Encoder):
+                raise TypeError(
+                    f"expected encoders to join, got a {type(encoder).__name__}: wrap your own "
+                    "network in encoders.Deterministic"
+                )
             if encoder.kind == "bound" or not encoder.code_shape:
                 raise ValueError(
                     "expected encoders that give a code without latents, got a "

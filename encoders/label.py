@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from encoders.arguments import check_count
 from encoders.base import Annotation, Code, Encoder, check_annotation, check_range, fixed_code
 
 
@@ -29,8 +30,8 @@ class LabelEmbedding(Encoder):
 
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
-        self.num_classes = num_classes
-        self.code_shape = (dim,)
+        self.num_classes = check_count(num_classes, "num_classes")
+        self.code_shape = (check_count(dim, "dim"),)
         self.embedding = nn.Embedding(num_classes, dim)
 
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.arguments import check_count, check_shape
 from encoders.base import batch_of, check_images, device_of, dtype_of
 
 Size = tuple[int, int]
@@ -33,12 +34,9 @@ class LevelInput(nn.Module):
         self, image_shape: tuple[int, int, int], num_levels: int = 256, embedding_dim: int = 0
     ):
         super().__init__()
-        if num_levels < 2:
-            raise ValueError(f"expected at least 2 num_levels, got {num_levels}")
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"expected image_shape (C, H, W), got {tuple(image_shape)}")
-        self.image_shape = tuple(image_shape)
-        self.num_levels = num_levels
+        self.num_levels = check_count(num_levels, "num_levels", 2)
+        self.image_shape = check_shape(image_shape, "image_shape (C, H, W)")
+        check_count(embedding_dim, "embedding_dim", 0)
         self.embedding = nn.Embedding(num_levels, embedding_dim) if embedding_dim else None
         self.out_channels = image_shape[0] * (embedding_dim or 1)
         if self.embedding is not None:
@@ -137,11 +135,9 @@ class Upsample(nn.Module):
         hidden_channels: int = 64,
     ):
         super().__init__()
-        if len(in_shape) not in (1, 3) or len(out_shape) != 3:
-            raise ValueError(
-                "expected in_shape (K,) or (K, h, w) and out_shape (K', H', W'), got "
-                f"{tuple(in_shape)} and {tuple(out_shape)}"
-            )
+        form = "in_shape (K,) or (K, h, w) and out_shape (K', H', W')"
+        check_shape(in_shape, form, (1, 3))
+        check_shape(out_shape, form)
         target = (out_shape[1], out_shape[2])
         if len(in_shape) == 1:
             sizes = pyramid(target)

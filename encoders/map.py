@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.arguments import check_count, check_shape
 from encoders.base import (
     Annotation,
     Code,
@@ -57,10 +59,9 @@ class MapEncoder(Encoder):
         dilations: Sequence[int] = (1, 2, 4),
     ):
         super().__init__()
-        if len(code_shape) != 3:
-            raise ValueError(f"expected code_shape (K', H', W'), got {tuple(code_shape)}")
-        self.num_channels = num_channels
-        self.code_shape = tuple(code_shape)
+        self.num_channels = check_count(num_channels, "num_channels")
+        self.code_shape = check_shape(code_shape, "code_shape (K', H', W')")
+        check_count(hidden_channels, "hidden_channels")
         self.layers = nn.Sequential(
             nn.Conv2d(num_channels, hidden_channels, 3, padding=1),
             *(ResidualBlock(hidden_channels, dilation) for dilation in dilations),
@@ -87,7 +88,9 @@ class MapEncoder(Encoder):
         check_range(ids, self.num_channels, "class ids")
         # Resized as ids, before one-hot, since that is num_channels times smaller.
         resized = F.interpolate(ids[:, None].float(), self.size, mode="nearest-exact")[:, 0]
-        return F.one_hot(resized.long(), self.num_channels).permute(0, 3, 1, 2).float()
+        classes = torch.arange(self.num_channels, device=ids.device)
+        # F.one_hot would look at the values again, which no transform of torch.func can.
+        return (resized.long()[:, None] == classes[:, None, None]).float()
 
     def _keypoints(self, channels: Tensor) -> Tensor:
         if not channels.is_floating_point():

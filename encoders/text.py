@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.arguments import check_count
 from encoders.base import Annotation, Code, Encoder, check_annotation, check_range, fixed_code
 
 # The printable ASCII characters; the token of ALPHABET[i] is i + 1, as 0 is padding.
@@ -79,7 +80,9 @@ class TextEncoder(Encoder):
 
     def __init__(self, dim: int, *, embedding_dim: int = 32, hidden_channels: int = 64):
         super().__init__()
-        self.code_shape = (dim,)
+        self.code_shape = (check_count(dim, "dim"),)
+        check_count(embedding_dim, "embedding_dim")
+        check_count(hidden_channels, "hidden_channels")
         self.embedding = nn.Embedding(len(ALPHABET) + 1, embedding_dim, padding_idx=0)
         self.convolutions = nn.ModuleList(
             [

@@ -46,8 +46,20 @@ class Model(nn.Module):
         self, decoder: Decoder, encoder: Encoder | None = None, *, code_dropout: float = 0.0
     ):
         super().__init__()
-        if not 0 <= code_dropout < 1 or (
-            code_dropout and (encoder is None or encoder.kind == "bound")
+        if not isinstance(decoder, Decoder):
+            raise TypeError(
+                f"expected a Decoder, got a {type(decoder).__name__}: subclass one of decoders, "
+                "AutoregressiveDecoder most often"
+            )
+        if encoder is not None and not isinstance(encoder, Encoder):
+            raise TypeError(
+                f"expected an Encoder, got a {type(encoder).__name__}: wrap your own network, as "
+                "in encoders.Deterministic(network, code_shape)"
+            )
+        if (
+            not isinstance(code_dropout, (int, float))
+            or not 0 <= code_dropout < 1
+            or (code_dropout and (encoder is None or encoder.kind == "bound"))
         ):
             raise ValueError(
                 "expected code_dropout from 0 to below 1, and 0 without an encoder or with "
@@ -88,12 +100,12 @@ class Model(nn.Module):
                 PyTorch's generator.
         """
         if self.encoder is None:
-            zeros = torch.zeros(len(x), device=x.device)
+            zeros = torch.zeros(x.shape[0], device=x.device)
             return Terms(-self.decoder(x), zeros, zeros)
         code = self.encoder(x, y, **({} if noise is None else {"noise": noise}))
         h = code.h
         if self.training and self.code_dropout:
-            kept = torch.rand(len(x), device=x.device) >= self.code_dropout
+            kept = torch.rand(x.shape[0], device=x.device) >= self.code_dropout
             h = h * kept.view(-1, *[1] * (h.dim() - 1))
         return Terms(-self.decoder(x, h), code.rate, code.log_weight, code.kl)
 
@@ -114,8 +126,8 @@ class Model(nn.Module):
                 "expected a model trained with code_dropout: without it, what the decoder makes of "
                 "a dropped code says nothing"
             )
-        zeros = torch.zeros(len(x), device=x.device)
-        h = torch.zeros(len(x), *self.decoder.cond_shape, device=x.device)
+        zeros = torch.zeros(x.shape[0], device=x.device)
+        h = torch.zeros(x.shape[0], *self.decoder.cond_shape, device=x.device)
         return Terms(-self.decoder(x, h), zeros, zeros)
 
     @torch.no_grad()

@@ -370,7 +370,7 @@ def test_float16_parameters_are_not_trained(head):
 
 
 def test_impossible_heads_are_refused():
-    with pytest.raises(ValueError, match="at least 2 levels, got 1"):
+    with pytest.raises(ValueError, match="num_levels to be an integer of at least 2, got 1"):
         Categorical(1)
-    with pytest.raises(ValueError, match="at least 1 mixture component, got 0"):
+    with pytest.raises(ValueError, match="num_components to be an integer of at least 1, got 0"):
         DiscretizedLogisticMixture(4, 0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from decoders import (
     Categorical,
+    DeconvDecoder,
     DiagonalGaussian,
     DiscretizedLogisticMixture,
     GatedPixelCNN,
     PixelCNN,
+    check_causality,
     to_levels,
 )
 
@@ -74,8 +77,8 @@ MASK = torch.ones(SHAPE, dtype=torch.bool)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num": 0}, "at least 1 image to sample, got num=0"),
-        ({"num": -1}, "at least 1 image to sample, got num=-1"),
+        ({"num": 0}, "num, the images to draw, to be an integer of at least 1, got 0"),
+        ({"num": -1}, "num, the images to draw, to be an integer of at least 1, got -1"),
         ({"h": torch.zeros(2, 3), "num": 3}, "num=2, the number of h, or no num, got 3"),
         ({"temperature": -1.0}, "finite temperature of at least 0, got -1.0"),
         ({"temperature": float("nan")}, "finite temperature of at least 0, got nan"),
@@ -109,7 +112,7 @@ def test_a_wrong_argument_of_sample_is_refused(any_network, arguments, message):
         ({"first_kernel_size": 1}, "at least 3"),
         ({"hidden_channels": 2}, "at least 3 channels, one for each of 3 channel groups, got 2"),
         ({"color_order": "rgb"}, "'groups', 'head' or 'independent', got 'rgb'"),
-        ({"num_levels": 1}, "at least 2 levels, got 1"),
+        ({"num_levels": 1}, "num_levels to be an integer of at least 2, got 1"),
         ({"likelihood": Categorical(5)}, "num_levels=5, as in Categorical(num_levels=5), or no"),
         (
             {"likelihood": DiscretizedLogisticMixture(4), "color_order": "groups"},
@@ -156,3 +159,102 @@ def test_to_levels_inverts_the_scaling_of_levels(levels: int):
 def test_to_levels_refuses_what_is_not_in_0_1(x, message):
     with pytest.raises(ValueError, match=message):
         to_levels(x)
+
+
+IMAGE = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_shape": 28}, "expected image_shape (C, H, W), got 28: write (1, 28, 28)"),
+        ({"image_shape": (1, 28.5, 28)}, "image_shape (C, H, W), got (1, 28.5, 28): give integers"),
+        ({"image_shape": "rgb"}, "expected image_shape (C, H, W), got 'rgb'"),
+        ({"image_shape": None}, "expected image_shape (C, H, W), got None"),
+        ({"cond_shape": 16}, "cond_shape (), (K,) or (K, H', W'), got 16: write (16,)"),
+        ({"cond_shape": None}, "cond_shape (), (K,) or (K, H', W'), got None"),
+        ({"cond_shape": (0,)}, "got (0,): give integers of at least 1"),
+        ({"cond_shape": (2.5,)}, "got (2.5,): give integers of at least 1"),
+        ({"cond_shape": (True,)}, "got (True,): give integers of at least 1"),
+        ({"num_levels": True}, "num_levels to be an integer of at least 2, got True"),
+        ({"num_levels": 2.5}, "num_levels to be an integer of at least 2, got 2.5"),
+        ({"num_levels": "4"}, "num_levels to be an integer of at least 2, got '4'"),
+        ({"hidden_channels": 2.5}, "hidden_channels to be an integer of at least 1, got 2.5"),
+        ({"hidden_channels": 0}, "hidden_channels to be an integer of at least 1, got 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNN, DeconvDecoder])
+def test_what_is_no_size_is_refused(kind, arguments, message):
+    arguments = {"image_shape": SHAPE, "num_levels": 4, **arguments}
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        kind(**arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_layers": -1}, "num_layers to be an integer of at least 0, got -1"),
+        ({"num_layers": 1.0}, "num_layers to be an integer of at least 0, got 1.0"),
+        ({"kernel_size": 3.0}, "expected an odd kernel size, an integer, got 3.0"),
+        ({"embedding_dim": -1}, "embedding_dim to be an integer of at least 0, got -1"),
+        ({"head_channels": 7.5}, "head_channels to be an integer of at least 1, got 7.5"),
+        ({"resize": "cubic"}, "expected resize 'nearest' or 'bilinear', got 'cubic'"),
+    ],
+)
+@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNN])
+def test_what_is_no_size_of_an_autoregressive_one_is_refused(kind, arguments, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        kind(SHAPE, num_levels=4, **arguments)
+    assert message in str(error.value)
+
+
+def test_numpys_integers_and_lists_are_sizes(any_network):
+    decoder = any_network(list(SHAPE), num_levels=np.int64(4), cond_shape=[np.int32(3)])
+    assert decoder.image_shape == SHAPE
+    assert decoder.cond_shape == (3,)
+    assert decoder.sample(torch.zeros(1, 3), num=np.int64(1)).shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda d: d.sample(3),
+            "expected h to be a tensor, got 3: the number of images to",
+        ),
+        (lambda d: d(IMAGE, 3), "expected h to be a tensor, got 3"),
+        (lambda d: d(IMAGE, [0.5]), "expected h to be a tensor, got (0.5,)"),
+        (lambda d: d(IMAGE.numpy()), "expected images to be a tensor, got a ndarray: convert"),
+        (lambda d: d([1, 2]), "expected images to be a tensor, got (1, 2)"),
+        (lambda d: d(None), "expected images to be a tensor, got None"),
+        (lambda d: d.sample(noise=3), "expected noise to be a tensor, got 3"),
+        (lambda d: d.sample(known=IMAGE), "expected known=(images, mask), two tensors"),
+        (lambda d: d.sample(known=(IMAGE, True)), "two tensors, the mask True where"),
+        (lambda d: to_levels([0.5]), "expected floats in [0, 1] to be a tensor, got (0.5,)"),
+        (lambda d: check_causality(d.parameters), "an AutoregressiveDecoder, got a method"),
+        (lambda d: GatedPixelCNN(SHAPE, likelihood=5), "a Likelihood, such as decoders.Cat"),  # pyright: ignore
+        (lambda d: Categorical(4).log_prob(IMAGE, IMAGE.float()), "expected integer levels"),
+    ],
+)
+def test_another_kind_of_object_is_refused(any_network, call, message):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(any_network(SHAPE, num_levels=4))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num": 2.5}, "num, the images to draw, to be an integer of at least 1, got 2.5"),
+        ({"num": True}, "num, the images to draw, to be an integer of at least 1, got True"),
+        ({"num": "3"}, "num, the images to draw, to be an integer of at least 1, got '3'"),
+        ({"temperature": "0.5"}, "expected a finite temperature of at least 0, got '0.5'"),
+        ({"temperature": None}, "expected a finite temperature of at least 0, got None"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_sample(any_network, arguments, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        any_network(SHAPE, num_levels=4).sample(**arguments)
+    assert message in str(error.value)

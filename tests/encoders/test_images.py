@@ -90,7 +90,7 @@ def test_embedded_levels_begin_smooth():
 
 
 def test_impossible_numbers_of_levels_are_refused():
-    with pytest.raises(ValueError, match="expected at least 2 num_levels, got 1"):
+    with pytest.raises(ValueError, match="num_levels to be an integer of at least 2, got 1"):
         LevelInput((1, 4, 4), 1)
 
 

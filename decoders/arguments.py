@@ -1,0 +1,79 @@
+"""Arguments of this package's functions: their types, shapes and values, refused in one form.
+
+Each message says what was expected, what came, and the cure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the numbers of a tensor can be looked at.
+
+    Not while a graph is made of what is done with it (compiling, exporting, tracing), within a
+    transform of `torch.func`, or where it only follows shapes (fake and meta tensors).
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() or x.is_meta:
+        return False
+    modes = torch._C._TorchDispatchModeKey  # pyright: ignore
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and not any(  # pyright: ignore
+        torch._C._get_dispatch_mode(mode)  # pyright: ignore
+        for mode in (modes.FAKE, modes.PROXY, modes.FUNCTIONAL)
+    )
+
+
+def check_tensor(x: Any, what: str, cure: str) -> Tensor:
+    """Return x if it is a tensor, else raise a TypeError."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected {what} to be a tensor, got {shown(x)}: {cure}")
+    return x
+
+
+def check_count(value: Any, what: str, least: int = 1) -> int:
+    """Return an integer, also of NumPy's, or raise a ValueError unless it is at least `least`.
+
+    >>> check_count(2.5, "num_levels", 2)
+    Traceback (most recent call last):
+    ValueError: expected num_levels to be an integer of at least 2, got 2.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"expected {what} to be an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_shape(value: Any, form: str, lengths: Collection[int]) -> tuple[int, ...]:
+    """Return a shape as a tuple, or raise a ValueError unless it is of one of the lengths."""
+    cure = "give integers of at least 1"
+    if isinstance(value, Integral):
+        cure = f"write ({value},)" if 1 in lengths else f"write (1, {value}, {value})"
+    elif isinstance(value, (tuple, list)) and len(value) in lengths and all(map(_is_size, value)):
+        return tuple(map(int, value))
+    raise ValueError(f"expected {form}, got {shown(value)}: {cure}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def check_finite(h: Tensor | None) -> None:
+    """Raise a ValueError if the conditioning holds NaN or infinity, which would be drawn."""
+    if h is not None and not bool(h.isfinite().all()):
+        raise ValueError(
+            "expected a finite h, got NaN or infinity: look at the encoder and at what it was given"
+        )
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: plain ones themselves, others by their type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (tuple, list)) and 0 < len(value) <= 4:
+        parts = ", ".join(map(shown, value))
+        return f"({parts},)" if len(value) == 1 else f"({parts})"
+    return f"a {type(value).__name__}"
