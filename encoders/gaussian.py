@@ -103,12 +103,18 @@ class GaussianEncoder(Encoder):
     def _draw(self, mean: Tensor, std: Tensor, noise: Noise | None) -> Code:
         z, log_q = draw(mean, std, None if noise is None else noise[0])
         kl = kl_to_standard_normal(mean, std)
-        log_weight = (standard_normal_log_prob(z) - log_q).sum(1)
-        return Code(h=self.to_h((z,)), rate=kl.sum(1), log_weight=log_weight, kl=(kl,), z=(z,))
+        log_weight = (standard_normal_log_prob(z) - log_q).sum(1).float()
+        rate = kl.sum(1).float()
+        return Code(h=self.to_h((z,)), rate=rate, log_weight=log_weight, kl=(kl,), z=(z,))
 
     def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
-        """((mean, std),), each (B, K)."""
+        """((mean, std),), each (B, K): float64 of a float64 model, else float32."""
         return (self._posterior(x),)
+
+    def posterior_params(self, x: Tensor | None) -> Tensor:
+        """(B, 2K), from which `mean_and_std` makes the posterior."""
+        features = self.network(self.input(x).to(dtype_of(self.network)))
+        return self.head(features.flatten(1))
 
     def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
         """h of one latent (B, K): z itself, or its upsampled map."""
@@ -121,8 +127,7 @@ class GaussianEncoder(Encoder):
         return self.to_h((standard_normal((num, self.latent_dim), device_of(self), generator),))
 
     def _posterior(self, x: Tensor | None) -> tuple[Tensor, Tensor]:
-        features = self.network(self.input(x).to(dtype_of(self.network)))
-        return mean_and_std(self.head(features.flatten(1)), self.scale)
+        return mean_and_std(self.posterior_params(x), self.scale)
 
 
 def check_scale(scale: str) -> None:
@@ -144,8 +149,12 @@ def check_latents(z: tuple[Tensor, ...], shapes: tuple[tuple[int, ...], ...]) ->
 
 
 def mean_and_std(params: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
-    """Split (B, 2K, ...) into float32 mean and positive standard deviation, (B, K, ...) each."""
-    mean, s = params.float().chunk(2, dim=1)
+    """Split (B, 2K, ...) into mean and positive standard deviation, (B, K, ...) each.
+
+    They are of the parameters' own type, but at least float32.
+    """
+    precise = torch.promote_types(params.dtype, torch.float32)
+    mean, s = params.to(precise).chunk(2, dim=1)
     if scale == "exp":
         return mean, s.exp()
     # (softsign(s) + 1) / 2, written so that a very negative s doesn't round to zero.
@@ -155,7 +164,7 @@ def mean_and_std(params: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
 
 def draw(mean: Tensor, std: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Draw z = mean + std * noise; return it and log q(z|x) in nats per dimension."""
-    noise = torch.randn_like(mean) if noise is None else noise.to(mean)
+    noise = (torch.randn_like(mean, dtype=torch.float32) if noise is None else noise).to(mean)
     # From the noise, not from (z - mean) / std, which cancels where std is small.
     return mean + std * noise, standard_normal_log_prob(noise) - std.log()
 

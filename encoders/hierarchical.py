@@ -156,8 +156,8 @@ class HierarchicalEncoder(Encoder):
         kl1 = (log_q1 - log_p1).flatten(1)  # (B, K1 * H' * W')
         return Code(
             h=self.to_h((z2, z1)),
-            rate=kl2.sum(1) + kl1.sum(1),
-            log_weight=(log_p2 - log_q2).sum(1) - kl1.sum(1),
+            rate=(kl2.sum(1) + kl1.sum(1)).float(),
+            log_weight=((log_p2 - log_q2).sum(1) - kl1.sum(1)).float(),
             kl=(kl2, kl1),
             z=(z2, z1),
         )
