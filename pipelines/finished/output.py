@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -25,10 +26,14 @@ def expanded(config: C) -> C:
 
 
 def refuse_existing(*files: Path | None) -> None:
-    """Raise a UserError if one of the files is there already, or its folder is not."""
+    """Raise a UserError if a file is there already, or its folder is not, or two are the same."""
+    named: dict[str, Path] = {}
     for file in files:
         if file is None:
             continue
+        other = named.setdefault(os.path.realpath(file), file)
+        if other is not file:
+            raise UserError(f"{other} and {file} are one file: choose another name for one of them")
         if file.exists():
             raise UserError(f"{file} exists already: choose another name, or delete it first")
         if not file.parent.is_dir():
