@@ -3,17 +3,17 @@
 "RUN_DIR encode IMAGES.npy FILE" writes a file, "RUN_DIR decode FILE IMAGES.npy" reads it, and
 "RUN_DIR export IMAGES.npy" writes the run's test images, to try it on.
 
-IMAGES.npy holds uint8 levels (N, C, H, W). A file can be read only with the very weights that wrote
-it. In float64 it can nearly always be read with another number of threads or on another machine;
-in float32, about twice as fast, only with the same kernels as those that wrote it. Either way a
-checksum tells whether the images are those that were encoded.
+IMAGES.npy holds uint8 levels (N, C, H, W). A file can be read only with the very architecture and
+weights that wrote it, wherever the run is by then. In float64 it can nearly always be read with
+another number of threads or on another machine; in float32, about twice as fast, only with the same
+kernels as those that wrote it. Either way a checksum tells whether the images are those that were
+encoded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from decoders.coding import CodingError
 from encoders import LabelEmbedding
-from pipelines.coding import codecs, container, npy, rivals
+from pipelines.coding import codecs, container, identity, npy, rivals
 from pipelines.coding.container import Header
 from pipelines.commands import exit_codes
 from pipelines.data.levels import append_levels
@@ -39,7 +39,6 @@ from pipelines.model import Model
 from pipelines.opened import Run, load_splits, open_run
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
-from pipelines.training import checkpoint
 from pipelines.training.progress import Progress
 
 TAPE_BYTES = 256 * 2**20  # of probabilities that bits-back coding holds for a batch
@@ -115,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             description=__doc__,
             config=(tyro.conf.OmitSubcommandPrefixes,),
         )
+        config = expanded(config)
         run, action = open_run(config.run_dir), expanded(config.action)
         with one_thread():
             if isinstance(action, Encode):
@@ -151,8 +151,9 @@ def encode(run: Run, run_dir: Path, config: Encode) -> None:
         image_shape=run.spec.image_shape,
         count=len(images),
         batch=batch,
-        model=fingerprint(run_dir, run.model),
+        model=identity.weights(run_dir),
         written_with=written_with(),
+        architecture=identity.architecture(run),
     )
     digest = hashlib.sha256()
     for start, end in codecs.spans(header):
@@ -172,18 +173,19 @@ def encode(run: Run, run_dir: Path, config: Encode) -> None:
         header,
         images=digest.digest()[: container.DIGITS],
         initial_words=encoded.initial_words,
+        grid=encoded.grid,
     )
     content = container.to_bytes(header, encoded.words)
     with whole_file(config.file) as stream:
         stream.write(content)
-    print(_report(config, header, encoded, images))
+    print(_report(config, header, encoded, images, len(content)))
 
 
 def decode(run: Run, run_dir: Path, config: Decode) -> None:
     """Write the images of a file."""
     refuse_existing(config.images, config.labels)
     header, words = container.from_file(config.file)
-    container.check_model(header, fingerprint(run_dir, run.model), config.file, run_dir)
+    same = identity.check_model(header, run, config.file, run_dir)
     if config.labels is not None and header.method != "given label":
         raise UserError(f"{config.file} holds no labels: leave --labels out")
     model = _in_precision(run.model, header.precision)
@@ -198,9 +200,9 @@ def decode(run: Run, run_dir: Path, config: Decode) -> None:
                 labels += [] if y is None else [y.numpy()]
             append_levels(stream, header.num_levels)
         except CodingError as error:
-            raise _other_arithmetic(config.file, header) from error
+            raise _undecodable(config.file, header, run_dir, same) from error
         if digest.digest()[: container.DIGITS] != header.images:
-            raise _other_arithmetic(config.file, header)
+            raise _undecodable(config.file, header, run_dir, same)
     if config.labels is not None:
         with whole_file(config.labels) as stream:
             np.save(stream, np.concatenate(labels))
@@ -248,24 +250,16 @@ def _batch_size(asked: int, images: np.ndarray, method: str, num_levels: int) ->
     return size
 
 
-def fingerprint(run_dir: Path, model: Model) -> bytes:
-    """16 bytes that tell a run's model from any other: of its weights and its configuration."""
-    saved = checkpoint.read_config(run_dir.expanduser())
-    kept = {key: saved.get(key) for key in ("pipeline", "config", "images")}
-    parts = [json.dumps(kept, sort_keys=True).encode()]
-    for name, tensor in sorted(model.state_dict().items()):
-        parts += [name.encode(), tensor.cpu().contiguous().numpy().tobytes()]
-    return container.checksum(*parts)
-
-
 def written_with() -> str:
     """What decides the last digits of sums: the version of torch, and the instructions it uses."""
     return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}"[:24]
 
 
-def _other_arithmetic(file: Path, header: Header) -> DataError:
+def _undecodable(file: Path, header: Header, run_dir: Path, same: bool) -> DataError:
+    """Say that the images would not be those that were encoded, and why."""
+    other = "" if same else f"it was written with another model than that of {run_dir}, or "
     return DataError(
-        f"{file} cannot be decoded here: it was written in {header.precision} with torch "
+        f"{file} cannot be decoded here: {other}it was written in {header.precision} with torch "
         f"{header.written_with}, this is {written_with()}, whose sums differ in their last digits; "
         "decode it where it was written"
     )
@@ -280,7 +274,9 @@ def _rows(header: Header, label: str) -> Progress:
     return Progress(total, label, unit="row")
 
 
-def _report(config: Encode, header: Header, encoded: codecs.Encoded, images: np.ndarray) -> str:
+def _report(
+    config: Encode, header: Header, encoded: codecs.Encoded, images: np.ndarray, file_bytes: int
+) -> str:
     """What the images take, in bytes and bits/dim: by the model, in the file, in other formats."""
     dims = images.size
 
@@ -291,13 +287,12 @@ def _report(config: Encode, header: Header, encoded: codecs.Encoded, images: np.
 
     shape = "×".join(map(str, header.image_shape))
     kind = "the model's bound" if header.method == "bits-back" else "the model's NLL"
-    size = 4 * len(encoded.words)
     lines = [
         f"{header.count:,} images of {shape}, {header.num_levels} levels, in {config.file}",
         f"  {'':<34}{'':>19} bits/dim",
         line(kind, encoded.model_bits / 8),
-        line("the file's content", size),
-        line("the file, header included", size + container.HEADER_BYTES),
+        line("the file's content", 4 * len(encoded.words)),
+        line("the file, header included", file_bytes),
     ]
     if encoded.side_bits:
         what = header.method.removeprefix("given ")

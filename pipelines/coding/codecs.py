@@ -6,8 +6,9 @@
     bits-back     z popped from the bits by q(z|x), x pushed by p(x | z), z pushed by p(z)
 
 Bits-back coding spends -log2 p(x|z) p(z) bits and gets back -log2 q(z|x): on average the bound. The
-latents are on a grid, so that popping and pushing are exact inverses. The first batch needs bits to
-pop: they stay in the file, and decoding ends with them, which proves that nothing went wrong.
+latents are on a grid (`latents`), so that popping and pushing are exact inverses. The first batch
+needs bits to pop: they stay in the file, and decoding ends with them, which proves that nothing
+went wrong.
 
 Source: Townsend, Bird, Barber: Practical Lossless Compression with Latent Variables using Bits Back
 Coding (2019), https://arxiv.org/abs/1901.04866.
@@ -16,7 +17,7 @@ Coding (2019), https://arxiv.org/abs/1901.04866.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,13 +28,12 @@ from torch import Tensor
 from decoders import coding
 from decoders.base import ShowRows
 from encoders import GaussianEncoder, LabelEmbedding
+from encoders.gaussian import mean_and_std
 from pipelines.coding.container import Header
+from pipelines.coding.latents import FirstGrid, Grid
 from pipelines.model import Model
 from pipelines.runtime.errors import UserError
 
-GRID = 256  # points of the latent grid in a unit
-REACH = 16  # the grid ends this far from zero
-_CELL = coding.entropy_models.QuantizedGaussian(-REACH * GRID, REACH * GRID)
 _HALF = coding.entropy_models.Uniform(2**16)
 
 ReadBatch = Callable[[int, int], tuple[Tensor, Tensor | None]]
@@ -47,6 +47,11 @@ class Encoded(NamedTuple):
     model_bits: float
     side_bits: float = 0.0  # of labels or codes; part of model_bits
     initial_words: int = 0
+    grid: int = 0  # cells of the latents in a unit
+
+
+Posterior = tuple[np.ndarray, np.ndarray]
+"""Mean and deviation of the latents of a batch, (B * K,) float64 each."""
 
 
 def method_of(model: Model, *, bits_back: bool) -> str:
@@ -168,6 +173,8 @@ def _receive(
     shape = (num, *encoder.code_shape)
     symbols = coder.decode(_HALF, math.prod(shape)).astype(np.uint16).view(np.int16)
     half = torch.from_numpy(symbols).view(torch.float16).view(shape)
+    if not bool(half.isfinite().all()):
+        raise coding.CodingError("the bits were not written by this model")
     return half.to(next(model.decoder.parameters()).dtype), None
 
 
@@ -178,16 +185,27 @@ def _uniform(encoder: LabelEmbedding) -> Any:
 def _encode_bits_back(
     model: Model, header: Header, read: ReadBatch, show: ShowRows | None
 ) -> Encoded:
+    bounds = spans(header)
+    found = [_posterior(model, read(*span)[0], header.batch) for span in bounds]
+    grid = Grid.fit(min(float(std.min()) for _, std in found))
     initial = 1
     while True:
-        encoded = _pushed(model, header, read, show, initial)
+        # On a stack the last batch goes in first, so that decoding begins with the first one.
+        batches = zip(bounds[::-1], found[::-1], strict=True)
+        encoded = _pushed(model, header, read, show, grid, batches, initial)
         if encoded is not None:
             return encoded
         initial += max(1, initial // 8)
 
 
 def _pushed(
-    model: Model, header: Header, read: ReadBatch, show: ShowRows | None, initial: int
+    model: Model,
+    header: Header,
+    read: ReadBatch,
+    show: ShowRows | None,
+    grid: Grid,
+    batches: Iterable[tuple[tuple[int, int], Posterior]],
+    initial: int,
 ) -> Encoded | None:
     """All images on a stack that began with so many words; None if these don't suffice.
 
@@ -196,31 +214,31 @@ def _pushed(
     """
     coder = coding.AnsCoder(_initial(initial), seal=True)
     nats = 0.0
-    # On a stack the last batch goes in first, so that decoding begins with the first one.
-    for start, end in spans(header)[::-1]:
-        x, _ = read(start, end)
-        mean, std = _posterior(model, x, header.batch)
-        cells = coder.decode(_CELL, mean, std)
+    for span, posterior in batches:
+        x, _ = read(*span)
+        cells = grid.posterior(*posterior).pop(coder)
         if coder.num_words() <= 2:  # popping more than there is can't be undone
             return None
-        h = _to_h(model, cells, len(x))
+        h = _to_h(model, cells / grid.points, len(x))
         coding.push(model.decoder, x, coder, h, batch=header.batch, progress=show)
-        coder.encode_reverse(cells, _CELL, *_prior(cells))
-        nats -= float(model.decoder.log_prob(x, h).double().sum()) - _rate(mean, std)
-    return Encoded(coder.get_compressed(), nats / math.log(2), 0.0, initial)
+        grid.prior(len(cells)).push(coder, cells)
+        nats -= float(model.decoder.log_prob(x, h).double().sum())
+        nats += _rate(*grid.bounded(*posterior))
+    return Encoded(coder.get_compressed(), nats / math.log(2), 0.0, initial, grid.points)
 
 
 def _decode_bits_back(
     model: Model, header: Header, words: np.ndarray, show: ShowRows | None
 ) -> Iterator[tuple[Tensor, None]]:
     assert isinstance(model.encoder, GaussianEncoder)
+    grid = Grid(header.grid) if header.grid else FirstGrid()
     coder = coding.AnsCoder(words)
     for start, end in spans(header):
-        flat = np.zeros((end - start) * model.encoder.latent_dim)
-        cells = coder.decode(_CELL, *_prior(flat))
-        h = _to_h(model, cells, end - start)
+        cells = grid.prior((end - start) * model.encoder.latent_dim).pop(coder)
+        h = _to_h(model, cells / grid.points, end - start)
         x = coding.decode(model.decoder, end - start, coder, h, batch=header.batch, progress=show)
-        coder.encode_reverse(cells, _CELL, *_posterior(model, x, header.batch))
+        posterior = _posterior(model, x, header.batch, float32=not header.grid)
+        grid.posterior(*posterior).push(coder, cells)
         yield x, None
     try:
         left = coder.get_compressed(unseal=True)
@@ -230,29 +248,29 @@ def _decode_bits_back(
         raise coding.CodingError("the bits that are left are not those that were there at first")
 
 
-def _posterior(model: Model, x: Tensor, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of q(z|x) in cells of the grid, (B * K,) float64 each."""
-    assert model.encoder is not None
+def _posterior(model: Model, x: Tensor, batch: int, *, float32: bool = False) -> Posterior:
+    """The posterior of a batch, in the model's type; in the format's first version in float32."""
+    assert isinstance(model.encoder, GaussianEncoder)
     filled = torch.cat([x, x.new_zeros(batch - len(x), *x.shape[1:])])  # one shape for all batches
-    mean, std = (part[: len(x)].double() for part in model.encoder.posterior(filled)[0])
-    mean = mean.clamp(-REACH, REACH).flatten() * GRID
-    std = std.clamp(1 / GRID, REACH).flatten() * GRID
-    return mean.numpy(), std.numpy()
+    params = model.encoder.posterior_params(filled)
+    params = params.float() if float32 else params
+    found = mean_and_std(params, model.encoder.scale)
+    mean, std = (part[: len(x)].double().flatten().numpy() for part in found)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise coding.CodingError(
+            "expected finite latents to code with, got NaN: the model diverged"
+        )
+    return mean, std
 
 
-def _prior(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros(len(cells)), np.full(len(cells), float(GRID))
-
-
-def _to_h(model: Model, cells: np.ndarray, num: int) -> Tensor:
+def _to_h(model: Model, z: np.ndarray, num: int) -> Tensor:
     assert model.encoder is not None
-    z = torch.from_numpy(cells.astype(np.float64) / GRID).view(num, -1)
-    return model.encoder.to_h((z.to(next(model.decoder.parameters()).dtype),))
+    latents = torch.from_numpy(z).view(num, -1)
+    return model.encoder.to_h((latents.to(next(model.decoder.parameters()).dtype),))
 
 
 def _rate(mean: np.ndarray, std: np.ndarray) -> float:
     """KL(q(z|x) || p(z)) of what is coded, in nats."""
-    mean, std = mean / GRID, std / GRID
     return float(((mean**2 + std**2 - 1) / 2 - np.log(std)).sum())
 
 

@@ -1,30 +1,47 @@
-"""The file that `pipelines.compress` writes: a fixed header, checksums, and the coder's words.
+"""The file that `pipelines.compress` writes: a header, checksums, and the coder's words.
 
     magic 4 │ version 1 │ method 1 │ precision 1 │ layout 1 │ levels 2 │ C, H, W 2+2+2 │
-    images 8 │ batch 4 │ 32-bit words 8 │ initial words 4 │ model 16 │ images' checksum 16 │
-    written with 24 │ checksum of all the rest 16 │ the words
+    images 8 │ batch 4 │ 32-bit words 8 │ initial words 4 │ weights 16 │ images' checksum 16 │
+    written with 24 │ latent cells in a unit 4 │ architecture's bytes 2 │
+    checksum of all the rest 16 │ the architecture, compressed JSON │ the words
 
-All numbers are little-endian. Checksums are the first bytes of a SHA-256.
+All numbers are little-endian. Checksums are the first bytes of a SHA-256. Version 1 had no cells
+and no architecture; its `weights` are a checksum of the weights and the whole configuration.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipelines.data.sets import DataError
 
-MAGIC, VERSION = b"PXD\x1a", 1
+MAGIC, VERSION = b"PXD\x1a", 2
 METHODS = ("exact", "given label", "given code", "bits-back")
 PRECISIONS = ("float32", "float64")
 LAYOUTS = ("NCHW", "NHW", "NHWC")
 DIGITS = 16  # bytes of a checksum
-_FIELDS = struct.Struct(f"<4s4B4HQIQI{DIGITS}s{DIGITS}s24s")
-HEADER_BYTES = _FIELDS.size + DIGITS
+_FIRST = f"<4s4B4HQIQI{DIGITS}s{DIGITS}s24s"
+_FIELDS = {1: struct.Struct(_FIRST), VERSION: struct.Struct(_FIRST + "IH")}
+
+# What an architecture usually says, which therefore takes hardly a byte. Part of the format: a
+# change needs another version.
+_USUAL = (
+    b'{"code_dim":64,"code_dropout":0.0,"color_order":"auto","condition":"none","decoder":"gated",'
+    b'"dropout":0.0,"embedding_dim":0,"encoder_blocks":1,"encoder_channels":32,'
+    b'"first_kernel_size":7,"head_channels":0,"hidden_channels":64,"kernel_size":5,'
+    b'"latent_dim":16,"latent_map":[16,8,8],"latent_to":"layers","levels_of_latents":1,'
+    b'"likelihood":"categorical","map_channels":16,"mixtures":10,"num_classes":0,"num_layers":12,'
+    b'"num_map_channels":0,"pipeline":"pixelcnn","posterior_scale":"exp","prior_channels":32,'
+    b'"prior_layers":3,"residual":true,"weight_norm":false}'
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +55,14 @@ class Header:
     image_shape: tuple[int, int, int]
     count: int
     batch: int
-    model: bytes
+    model: bytes  # of the weights
     images: bytes = b""
     initial_words: int = 0
     written_with: str = ""
     words: int = 0
+    grid: int = 0  # cells of the latents in a unit
+    architecture: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
 
 
 def checksum(*parts: bytes) -> bytes:
@@ -55,7 +75,8 @@ def checksum(*parts: bytes) -> bytes:
 
 def to_bytes(header: Header, words: np.ndarray) -> bytes:
     """The content of a file."""
-    head = _FIELDS.pack(
+    architecture = _packed(header.architecture)
+    head = _FIELDS[VERSION].pack(
         MAGIC,
         VERSION,
         METHODS.index(header.method),
@@ -70,9 +91,22 @@ def to_bytes(header: Header, words: np.ndarray) -> bytes:
         header.model,
         header.images,
         header.written_with.encode("ascii", "replace")[:24],
+        header.grid,
+        len(architecture),
     )
-    body = words.astype("<u4").tobytes()
-    return head + checksum(head, body) + body
+    rest = architecture + words.astype("<u4").tobytes()
+    return head + checksum(head, rest) + rest
+
+
+def _packed(architecture: dict[str, Any]) -> bytes:
+    text = json.dumps(architecture, sort_keys=True, separators=(",", ":")).encode()
+    packer = zlib.compressobj(9, wbits=-15, zdict=_USUAL)
+    return packer.compress(text) + packer.flush()
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    text = zlib.decompressobj(wbits=-15, zdict=_USUAL).decompress(packed, 2**20)
+    return dict(json.loads(text))
 
 
 def from_file(file: Path) -> tuple[Header, np.ndarray]:
@@ -87,29 +121,37 @@ def from_file(file: Path) -> tuple[Header, np.ndarray]:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     if content[: len(MAGIC)] != MAGIC:
         raise DataError(f"{file} is not a file of pipelines.compress, or its start is damaged")
-    if len(content) < HEADER_BYTES:
-        raise DataError(f"{file} is truncated: it ends within its header")
-    if content[len(MAGIC)] != VERSION:
+    version = content[len(MAGIC)] if len(content) > len(MAGIC) else VERSION
+    if version not in _FIELDS:
         raise DataError(
-            f"{file} has format version {content[len(MAGIC)]}, expected {VERSION}: it is damaged "
+            f"{file} has format version {version}, expected one up to {VERSION}: it is damaged "
             "or of another version of this toolkit"
         )
-    head, kept = content[: _FIELDS.size], content[_FIELDS.size : HEADER_BYTES]
-    body = content[HEADER_BYTES:]
-    if checksum(head, body) != kept:
-        words = _FIELDS.unpack(head)[11]
+    size = _FIELDS[version].size
+    head, kept, rest = content[:size], content[size : size + DIGITS], content[size + DIGITS :]
+    if len(kept) < DIGITS:
+        raise DataError(f"{file} is truncated: it ends within its header")
+    fields = _FIELDS[version].unpack(head)
+    if checksum(head, rest) != kept:
+        expected = 4 * fields[11] + (fields[17] if version > 1 else 0)
         raise DataError(
-            f"{file} is truncated: {len(body):,} bytes of {4 * words:,} are there"
-            if len(body) < 4 * words < 2**40
+            f"{file} is truncated: {len(rest):,} bytes of {expected:,} are there"
+            if len(rest) < expected < 2**40
             else f"{file} is damaged: its checksum is not that of its content"
         )
-    return _parse(head), np.frombuffer(body, dtype="<u4").astype(np.uint32)
+    try:
+        header, start = _parse(fields, rest)
+        return header, np.frombuffer(rest[start:], dtype="<u4").astype(np.uint32)
+    except (IndexError, ValueError, zlib.error) as error:  # with a checksum that is right
+        raise DataError(f"{file} has a header that no version of this toolkit writes") from error
 
 
-def _parse(head: bytes) -> Header:
-    _, _, method, precision, layout, levels, channels, height, width, *rest = _FIELDS.unpack(head)
-    count, batch, words, initial_words, model, images, written_with = rest
-    return Header(
+def _parse(fields: tuple[Any, ...], rest: bytes) -> tuple[Header, int]:
+    """The header, and where after it the words begin."""
+    _, version, method, precision, layout, levels, channels, height, width, *more = fields
+    count, batch, words, initial_words, model, images, written_with, *second = more
+    grid, packed = second or (0, 0)
+    header = Header(
         method=METHODS[method],
         precision=PRECISIONS[precision],
         layout=LAYOUTS[layout],
@@ -122,14 +164,10 @@ def _parse(head: bytes) -> Header:
         model=model,
         images=images,
         written_with=written_with.rstrip(b"\0").decode("ascii"),
+        grid=grid,
+        architecture=_unpacked(rest[:packed]) if version > 1 else {},
+        version=version,
     )
-
-
-def check_model(header: Header, fingerprint: bytes, file: Path, run_dir: Path) -> None:
-    """Raise a DataError unless the file was written with this very model."""
-    if header.model != fingerprint:
-        raise DataError(
-            f"{file} was written with another model than that of {run_dir} (fingerprint "
-            f"{header.model.hex()}, this one has {fingerprint.hex()}): name the run it was "
-            "encoded with"
-        )
+    if count < 1 or batch < 1 or len(rest) != packed + 4 * words:
+        raise ValueError("no images")
+    return header, packed

@@ -1,0 +1,83 @@
+"""Which model wrote a compressed file: its architecture and its weights, and nothing else of a run.
+
+Where the images were, how long it was trained and what it is called may change without its
+probabilities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from pipelines.coding.codecs import method_of
+from pipelines.coding.container import DIGITS, Header, checksum
+from pipelines.config import RunConfig
+from pipelines.data.sets import DataError
+from pipelines.networks import DecoderConfig
+from pipelines.opened import Run
+from pipelines.training import checkpoint
+
+
+def architecture(run: Run) -> dict[str, Any]:
+    """Every flag that decides what network a run has, and what it is given, as JSON's values."""
+    shared = {field.name for field in dataclasses.fields(RunConfig)}
+    own = {field.name for field in dataclasses.fields(run.config)}
+    decoder = {field.name for field in dataclasses.fields(DecoderConfig)}
+    flags = {name: getattr(run.config, name) for name in sorted(decoder | (own - shared))}
+    given = {
+        "condition": run.spec.condition,
+        "num_classes": run.spec.num_classes,
+        "num_map_channels": run.spec.num_map_channels,
+    }
+    return json.loads(json.dumps({"pipeline": run.pipeline, **flags, **given}))
+
+
+def weights(run_dir: Path) -> bytes:
+    """The start of the checksum of a run's weights, which opening the run has checked."""
+    with safe_open(run_dir / checkpoint.WEIGHTS, framework="pt") as file:
+        return bytes.fromhex(file.metadata()["sha256"])[:DIGITS]
+
+
+def first_fingerprint(run: Run, run_dir: Path) -> bytes:
+    """What the first version of the format has in place of both: with the whole configuration."""
+    saved = checkpoint.read_config(run_dir)
+    kept = {key: saved.get(key) for key in ("pipeline", "config", "images")}
+    parts = [json.dumps(kept, sort_keys=True).encode()]
+    for name, tensor in sorted(run.model.state_dict().items()):
+        parts += [name.encode(), tensor.cpu().contiguous().numpy().tobytes()]
+    return checksum(*parts)
+
+
+def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
+    """Compare a file's model with a run's.
+
+    Returns:
+        Whether they are the same. False where that can't be told: a file of the first version, and
+        a run whose configuration has changed, if only by a resumption; decoding will show it.
+
+    Raises:
+        DataError: they differ; the message says in what.
+    """
+    there = {"images": list(header.image_shape), "levels": header.num_levels, **header.architecture}
+    here = {
+        "images": list(run.spec.image_shape),
+        "levels": run.spec.num_levels,
+        **architecture(run),
+    }
+    known = {name: here[name] for name in there if name in here}  # later versions have other flags
+    found = checkpoint.differences({name: there[name] for name in known}, known)
+    method = method_of(run.model, bits_back=header.method == "bits-back") if not found else ""
+    if method and method != header.method:
+        found = [f"coded as {header.method!r} there, {method!r} here"]
+    if not found and header.version > 1 and header.model != weights(run_dir):
+        found = ["of the same architecture, with other weights"]
+    if found:
+        raise DataError(
+            f"{file} was written with another model than that of {run_dir} ({'; '.join(found)}): "
+            "name the run it was encoded with"
+        )
+    return header.version > 1 or header.model == first_fingerprint(run, run_dir)
