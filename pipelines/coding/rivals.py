@@ -43,7 +43,8 @@ def sizes(x: np.ndarray, num_levels: int) -> list[Rival]:
     if not features.check("webp"):
         formats[1] = ("WebP lossless", None, "this Pillow has no WebP")
     if x.shape[1] not in (1, 3) or num_levels > 256:
-        reason = f"not for {x.shape[1]} channels of {num_levels} levels"
+        channels, levels = f"{x.shape[1]} channels", f"{num_levels:,} levels"
+        reason = f"not for {levels if num_levels > 256 else channels}"
         return [Rival(name, None, None, reason) for name, _, _ in formats]
     images = x.transpose(0, 2, 3, 1)
     whole = sheet(images)
