@@ -28,7 +28,7 @@ def names(rows):
 
 def test_every_published_row_is_sourced_and_converted_to_nats():
     rows = published()
-    assert len(rows) == 110
+    assert len(rows) == 122
     for row in rows:
         assert row.mark in ("read", "quoted", "unverified")
         assert row.kind in ("exact", "bound", "estimate")
@@ -42,6 +42,10 @@ def test_every_published_row_is_sourced_and_converted_to_nats():
     by_model = {(row.model, row.dataset.data): row for row in rows}
     assert by_model["VDVAE", "imagenet64"].nats / 12288 == pytest.approx(2.44, abs=0.005)
     assert sum(row.disputed for row in rows) == 4
+    hvi = by_model["ConvVAE + HVI", "mnist"]
+    assert (hvi.kind, hvi.value, hvi.bound) == ("estimate", 81.94, 83.49)
+    assert by_model["IAF-VAE", "cifar10"].kind == "estimate"
+    assert by_model["MD4", "cifar10"].value == 2.75
 
 
 def test_memory_disputes_and_augmentation_are_flagged_and_never_ranked():
