@@ -45,7 +45,7 @@ def main(
     build: Callable[[C, ImageSpec], Model],
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Run a training command: exit code 0, or 2 and one sentence for what a user can mend."""
+    """Run a training command: exit code 0, or 2 and one sentence for what a user can fix."""
     with exit_codes():
         config = parse(pipeline, config_class, presets, argv)
         run(pipeline, config, build)
