@@ -11,6 +11,7 @@ import json
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -90,6 +91,7 @@ def read_file(path: str, begin: int, length: int, fault: str = "") -> bytes:
 
 def main() -> None:
     """Serve tasks until standard input ends."""
+    warnings.simplefilter("ignore")  # Pillow's, about metadata
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     setup = json.loads(sys.stdin.readline())
     rules = Rules(**{name: setup[name] for name in Rules._fields})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import io
 import re
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
 )
 MAX_BYTES = 1 << 30  # of one encoded image
+MAX_PIXELS = 89_478_485  # of one image, as Pillow has it: 256 MiB in RGB
 VERSION = 2  # raise it when `decode` gives other levels for the same file: sets are packed again
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")  # others may run programs
 _CONVERTIBLE = {
@@ -124,20 +124,18 @@ def open_upright(data: bytes) -> Any:
     if not data:
         raise UnfitError(Problem("damaged", "is empty (0 bytes): fetch it again or delete it"))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            _check_bits(_header_bits(data))
-            image = Image.open(io.BytesIO(data), formats=_formats())
-            _check_one_picture(image)
-            image.load()
-            return _upright(image)
+        _check_bits(_header_bits(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        if image.width * image.height > MAX_PIXELS:  # Pillow warns, and raises from twice as many
+            raise Image.DecompressionBombError
+        _check_one_picture(image)
+        image.load()
+        return _upright(image)
     except UnfitError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-        raise UnfitError(
-            Problem("picture", f"has more than {limit}, the most that are decoded: make it smaller")
-        ) from error
+        reason = f"has more than {MAX_PIXELS:,} pixels, the most that are decoded: make it smaller"
+        raise UnfitError(Problem("picture", reason)) from error
     except Exception as error:  # Pillow raises a dozen kinds, from OSError to struct.error
         reason = f"is truncated or not an image ({_explain(error, data)})"
         raise UnfitError(Problem("damaged", f"{reason}: fetch it again or delete it")) from error
@@ -207,6 +205,8 @@ def _upright(image: Any) -> Any:
     try:
         orientation = image.getexif().get(_TAG_ORIENTATION, 1)
     except Exception:  # broken EXIF data: viewers, too, show the picture as it is stored
+        return image
+    if orientation == 1:
         return image
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,

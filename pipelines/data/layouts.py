@@ -16,7 +16,7 @@ from pipelines.data import batches, labels
 from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import batch_labels, require
 from pipelines.data.cache import cache_folder, cache_folders
-from pipelines.data.image_files import Rules, UnfitError, open_upright, parse_color
+from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, open_upright, parse_color
 from pipelines.data.labels import Labels
 from pipelines.data.listing import Listing, list_batches, list_files, list_folder, list_parquet
 from pipelines.data.packing import pack
@@ -173,8 +173,7 @@ def _locate(root: Path, split: str, size: int) -> list[Path]:
         for folder_name in (f"{name}_{size}x{size}", name)
     ]
     for folder in filter(Path.is_dir, folders):
-        shards = batches.find([folder], release) or sorted(folder.glob("*.parquet"))
-        return shards or [folder]
+        return _shards(folder, release) or [folder]
     for path in (folder.with_name(f"{folder.name}.tar") for folder in folders):
         if path.is_file():
             return [path]
@@ -187,6 +186,15 @@ def _locate(root: Path, split: str, size: int) -> list[Path]:
             if shards:
                 return shards
     return batches.find(places, release)
+
+
+def _shards(folder: Path, release: str) -> list[Path]:
+    """The npz batches or parquet files in a folder that holds neither images nor folders."""
+    for path in folder.iterdir():
+        hidden = path.name.startswith(".")
+        if not hidden and (path.suffix.lower() in EXTENSIONS or path.is_dir()):
+            return []
+    return batches.find([folder], release) or sorted(folder.glob("*.parquet"))
 
 
 def _places(root: Path) -> Iterator[Path]:

@@ -182,7 +182,7 @@ def say_left_out(source: Path, others: Counter[str], count: int) -> None:
         has = f" (it has {listed})" if others else ""
         raise DataError(f"{source} holds no images{has}: expected files such as *.png in it")
     if others:
-        warn(f"{source}: {others.total():,} files are not read as images ({listed})")
+        warn(f"{source} also has files that are not read as images: {listed}")
 
 
 def _walk(folder: str, around: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
@@ -194,21 +194,24 @@ def _walk(folder: str, around: tuple[tuple[int, int], ...]) -> Iterator[tuple[st
             yield folder, "is a link to a folder that it lies in: remove it"
             return
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    yield from _walk(entry.path, (*around, here))
+                else:
+                    yield entry.path, ""
     except OSError as error:
         if not around:
             raise DataError(f"{folder} {_unreadable(error)}") from error
         yield folder, _unreadable(error)
-        return
-    for entry in visible:
-        try:
-            is_folder = entry.is_dir()
-        except OSError:  # a link to itself; reading it says so
-            is_folder = False
-        if is_folder:
-            yield from _walk(entry.path, (*around, here))
-        else:
-            yield entry.path, ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; reading it says so
+        return False
 
 
 def _unreadable(error: OSError) -> str:

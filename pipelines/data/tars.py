@@ -82,7 +82,7 @@ def _read_members(path: Path) -> dict[str, Any]:
         if member.isdir() or any(part.startswith(".") for part in name.split("/")):
             continue
         if ending not in EXTENSIONS:
-            others[ending or "without an ending"] += 1
+            others["links" if member.issym() else ending or "without an ending"] += 1
             continue
         target = _behind_links(name, members)
         if target is None or not target.isreg() or target.issparse():

@@ -208,6 +208,9 @@ def test_batches_may_be_in_several_folders_and_in_those_of_their_splits(tmp_path
     write_batches(tmp_path / "b" / "train", "train_data_batch_1")
     write_batches(tmp_path / "b" / "val", "val_data")
     assert len(load(DataConfig("imagenet32", str(tmp_path / "b"))).train) == 3
+    for split in ("train", "val"):
+        write(tmp_path / "b" / split / "class" / "x.png", side=32)
+    assert len(load(DataConfig("imagenet32", str(tmp_path / "b"))).train) == 1, "of the images"
 
 
 def test_a_header_of_a_batch_can_not_promise_more_than_there_is(tmp_path: Path):

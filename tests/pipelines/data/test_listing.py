@@ -86,7 +86,7 @@ def test_more_endings_are_read_and_others_are_counted_aloud(folder: Path, tmp_pa
     assert listing.count == 7
     assert len(pack(listing, RULES, tmp_path / "set").pixels) == 7
     said = capsys.readouterr().err
-    assert "4 files are not read as images (2 .heic, 1 .jp2, 1 without an ending)" in said
+    assert "not read as images: 2 .heic, 1 .jp2, 1 without an ending" in said
 
 
 def test_a_folder_without_images_says_what_it_has(tmp_path: Path):

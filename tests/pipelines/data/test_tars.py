@@ -87,8 +87,10 @@ def test_other_members_are_counted_aloud(path: Path, capsys: pytest.CaptureFixtu
     with tarfile.open(path, "w") as tar:
         add(tar, "x.png", png(1))
         add(tar, "x.heic")
+        add(tar, "other", kind=tarfile.SYMTYPE, to="folder")
     levels(path)
-    assert "train.tar: 1 files are not read as images (1 .heic)" in capsys.readouterr().err
+    said = "train.tar also has files that are not read as images: 1 .heic, 1 links"
+    assert said in capsys.readouterr().err
 
 
 def three(path: Path) -> int:
