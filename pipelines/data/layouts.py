@@ -126,10 +126,11 @@ def _packed(
     flags: set[str] | None = None,
 ) -> dict[str, RawSplit]:
     """Pack all splits; where an image is unfit, say what else is, and which of `flags` help."""
-    splits = {}
+    splits: dict[str, RawSplit] = {}
     root = folder_of(config)
+    numbers = known.splits if known else dict.fromkeys(listings)
+    rows = {split: draw(one.count, config.limit, numbers[split]) for split, one in listings.items()}
     for split, listing in listings.items():
-        chosen = known.splits[split] if known else None
         try:
             packed = pack(
                 listing,
@@ -137,14 +138,15 @@ def _packed(
                 cache_folder(root, config.cache_dir) / f"{config.data}-{split}",
                 elsewhere=cache_folders(root, config.cache_dir),
                 variant=variant,
-                rows=draw(listing.count, config.limit, chosen),
+                rows=rows[split],
                 skip_damaged=config.skip_damaged and split == "train",
             )
         except DamagedError as error:
             if flags is None or listing.rows is not None:
                 raise
-            later = [one for name, one in listings.items() if name not in splits and name != split]
-            raise survey([] if config.limit else later, rules, flags, error) from error
+            later = [listings[name].take(rows[name]) for name in listings if name not in splits]
+            raise survey(later[1:], rules, flags, error) from error
+        chosen = numbers[split]
         chosen = None if chosen is None else chosen[packed.kept]
         splits[split] = RawSplit(packed.pixels, chosen, count=listing.count)
     return splits

@@ -42,6 +42,7 @@ def list_tar(path: Path, index: Path) -> Listing:
         index.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(index, replace=True) as file:
             file.write(json.dumps(content).encode())
+    say_left_out(path, Counter(content["others"]), len(content["paths"]))
     return Listing(
         path,
         content["paths"],
@@ -90,9 +91,9 @@ def _read_members(path: Path) -> dict[str, Any]:
             images.append((name, 0, 0))
         else:
             images.append((name, target.size, target.offset_data))
-    say_left_out(path, others, len(images))
-    paths, sizes, offsets = zip(*images, strict=True)
-    return {"paths": list(paths), "sizes": sizes, "offsets": offsets, "faults": faults}
+    paths, sizes, offsets = ([one[column] for one in images] for column in range(3))
+    columns = {"paths": paths, "sizes": sizes, "offsets": offsets}
+    return {**columns, "faults": faults, "others": others}
 
 
 def _behind_links(name: str, members: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:

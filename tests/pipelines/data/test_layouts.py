@@ -16,6 +16,7 @@ from PIL import Image
 from pipelines.data import batches
 from pipelines.data.raw import DataError
 from pipelines.data.sets import DataConfig, load
+from pipelines.data.subset import draw
 
 
 def write(path: Path, level: int = 0, side: int = 8, mode: str = "RGB") -> None:
@@ -117,6 +118,20 @@ def test_the_survey_is_bounded(root: Path, monkeypatch):
         write(root / "train" / "b" / f"{name}.png", mode="L")
     with pytest.raises(DataError, match=r"x\.png is grey.*; 1 more .*y\.png"):
         read(root)  # packing found these two itself
+
+
+def test_problems_of_images_that_a_limit_leaves_out_are_none(root: Path):
+    used = draw(4, 2, np.array([0, 0, 1, 1]))
+    files = {split: sorted((root / split).rglob("*.png")) for split in ("train", "valid")}
+    for one in files.values():
+        for index in np.delete(np.arange(4), used):
+            one[index].write_bytes(b"")
+    assert len(read(root, limit=2).test) == 2
+    for one in files.values():
+        write(one[used[1]], mode="L")
+    with pytest.raises(DataError, match=r"train/.* is grey.*; 1 more .*valid/") as caught:
+        read(root, limit=2)
+    assert "is empty" not in str(caught.value)
 
 
 def test_a_damaged_first_file_does_not_decide(root: Path, capsys):
