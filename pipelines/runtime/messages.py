@@ -8,10 +8,15 @@ import os
 import sys
 from typing import TextIO
 
+from eval.text import visible
+
 
 def say(message: str, *, end: str = "\n") -> None:
-    """Print a message on standard error, if it can be written."""
-    write(sys.stderr, message + end)
+    """Print a message on standard error, if it can be written.
+
+    What it quotes of names and files can't drive the terminal: such characters become escapes.
+    """
+    write(sys.stderr, visible(message, keep="\n\t") + end)
 
 
 def warn(message: str) -> None:
@@ -21,7 +26,7 @@ def warn(message: str) -> None:
 
 def show(text: str) -> None:
     """Print what a command found on standard output, if it can be written."""
-    write(sys.stdout, text + "\n")
+    write(sys.stdout, visible(text, keep="\n\t") + "\n")
 
 
 def write(stream: TextIO | None, text: str) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.runtime import messages
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys
@@ -33,3 +35,11 @@ def test_what_cannot_be_said_changes_nothing(tmp_path, where, encoding):
         said = (tmp_path / "out").read_text()
         assert said.count("WARNING: more\n") == 3
         assert said.count("\\udce9") == 3
+
+
+def test_what_a_message_quotes_does_not_drive_the_terminal(capsys):
+    messages.say("error: a\x1b[2Jb\n  c")
+    messages.show("d\x9be")
+    captured = capsys.readouterr()
+    assert captured.err == "error: a\\x1b[2Jb\n  c\n"
+    assert captured.out == "d\\x9be\n"
