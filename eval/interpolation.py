@@ -101,15 +101,15 @@ class Smoothness(NamedTuple):
 
 
 def smoothness(images: Tensor, num_levels: int) -> Smoothness:
-    """Measure decoded paths: images (T, B, C, H, W) of uint8 levels, step by step along T.
+    """Measure decoded paths: images (T, B, C, H, W) of integer levels, step by step along T.
 
     >>> ramp = torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1, 1, 1)
     >>> smoothness(ramp, num_levels=3)
     Smoothness(steps=(1.0, 1.0), mean=1.0, normalised=0.5, largest=1.0, detour=1.0)
     """
-    if images.dim() != 5 or len(images) < 2 or images.dtype != torch.uint8:
+    if images.dim() != 5 or len(images) < 2 or images.dtype not in (torch.uint8, torch.int64):
         raise ValueError(
-            "paths must be uint8 levels (T, B, C, H, W) with T of at least 2, "
+            "paths must be uint8 or int64 levels (T, B, C, H, W) with T of at least 2, "
             f"got {images.dtype} {tuple(images.shape)}"
         )
     if num_levels < 2:
