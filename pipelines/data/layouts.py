@@ -277,6 +277,9 @@ def _batch_labels(paths: list[Path]) -> np.ndarray:
         arrays = read_npz(path, "labels")
         require(arrays, path, "labels")
         found.append(batch_labels(path, arrays["labels"], 1000))
+        rows, _ = batches.shape(path)
+        if len(found[-1]) != rows:
+            raise DataError(f"{path} has {len(found[-1])} labels for {rows} images: fetch it again")
     return np.concatenate(found)
 
 

@@ -237,6 +237,15 @@ def test_a_header_of_a_batch_can_not_promise_more_than_there_is(tmp_path: Path):
         load(DataConfig("imagenet32", str(tmp_path)))
 
 
+@pytest.mark.parametrize("labels", [[1, 2], [1, 2, 3, 4]])
+def test_a_batch_has_a_label_for_every_image(tmp_path: Path, labels: list[int]):
+    write_batches(tmp_path, "train_data_batch_1", "val_data")
+    rows = np.zeros((3, 3072), np.uint8)
+    np.savez(tmp_path / "train_data_batch_1.npz", data=rows, labels=labels)
+    with pytest.raises(DataError, match=rf"batch_1\.npz has {len(labels)} labels for 3 images"):
+        load(DataConfig("imagenet32", str(tmp_path)))
+
+
 def test_pickled_batches_are_not_read_but_the_cure_is_named(tmp_path: Path):
     rows = np.zeros((3, 3072), np.uint8)
     for name in ("train_data_batch_1", "val_data"):
