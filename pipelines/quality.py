@@ -27,7 +27,6 @@ from torch import Tensor
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
 from pipelines.commands import exit_codes, launch
-from pipelines.data import subset
 from pipelines.data.sets import Images, Splits, load
 from pipelines.finished import classifier, foreign, pictures, scoring
 from pipelines.finished.classifier import Classifier, FeatureNetwork
@@ -93,12 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "kind": run.model.kind,
             "num": config.num,
             "seed": config.seed,
-            "given_images": scoring.describe_part(splits.test, config.num) if given(run) else None,
             "given": "nothing" if drawn.given is None else f"the test images' {given(run)}",
             "features": source,
             "compared": {
-                name: subset.describe(len(split), config.num, split.labels, config.seed)
-                or f"all {len(split):,}"
+                name: scoring.describe_part(split, config.num)
                 for name, split in (("train", splits.train), ("test", splits.test))
             },
             **compare(network, drawn, splits, config),
@@ -201,8 +198,7 @@ def compare(
 ) -> dict[str, Any]:
     """Fréchet distances of samples, and of as many training images, to the same test images."""
     train, test = (
-        _images(split, subset.draw(len(split), config.num, split.labels, config.seed))
-        for split in (splits.train, splits.test)
+        _images(split, scoring.part(split, config.num)) for split in (splits.train, splits.test)
     )
     sets = [
         classifier.features(network, x, batch_size=config.batch_size)
@@ -239,8 +235,7 @@ class Pixels:
 
 def copies(near: Neighbours, splits: Splits, config: Config) -> dict[str, Any]:
     """Distances of samples to the nearest training image, beside those of unseen test images."""
-    chosen = subset.draw(len(splits.test), config.num, splits.test.labels, config.seed)
-    test = _images(splits.test, chosen)
+    test = _images(splits.test, scoring.part(splits.test, config.num))
     unseen = nearest_neighbours(test.numpy(), Pixels(splits.train)).distance[:, 0]
     return {
         name: {
