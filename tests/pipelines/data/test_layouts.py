@@ -190,6 +190,24 @@ def test_any_failure_of_the_system_is_a_sentence(root: Path, monkeypatch):
         read(root)
 
 
+@pytest.mark.slow
+def test_the_last_words_of_two_processes_are_the_sentence(root: Path, tmp_path: Path):
+    (root / "train" / "a" / "x.png").symlink_to("gone")
+    flags = f"--devices 2 --accelerator cpu --data folder --data-dir {root} --out {tmp_path}/run"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.pixelcnn", *flags.split()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().split("\n")[-1]
+    assert last.startswith(f"error: {root}/train/a/x.png cannot be read (No such file")
+    assert "Traceback" not in done.stderr
+    assert "gloo" not in last
+
+
 # ---- batches -----------------------------------------------------------------------------------
 
 
