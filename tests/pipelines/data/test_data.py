@@ -410,10 +410,11 @@ def test_torchvision_classes_are_read(tmp_path: Path, monkeypatch):
 
 def test_real_mnist_and_its_tinted_form():
     folder = real("MNIST")
+    whole = load(DataConfig("mnist", folder, condition="label"))
+    assert whole.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert whole.test.batch(np.arange(3)).y.tolist() == [7, 2, 1]
     plain = load(DataConfig("mnist", folder, limit=500, condition="label"))
     assert plain.test.image_shape == (1, 28, 28)
-    assert plain.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert plain.test.batch(np.arange(3)).y.tolist() == [7, 2, 1]
     tinted = load(DataConfig("mnist_color", folder, limit=500))
     assert tinted.test.num_levels == 4
     gray, color = all_images(plain.test), all_images(tinted.test)
@@ -423,6 +424,8 @@ def test_real_mnist_and_its_tinted_form():
     assert len(np.unique(brightest, axis=0)) == 37
     np.testing.assert_array_equal(tinted.test.labels, plain.test.labels)
     assert not np.array_equal(brightest, all_images(tinted.train).max((2, 3)))
+    shares = np.bincount(whole.test.labels) / 20
+    assert np.abs(np.bincount(plain.test.labels) - shares).max() < 1
 
 
 # ---- binarised MNIST, CIFAR-10 batches ---------------------------------------------------------
@@ -643,8 +646,13 @@ def test_real_imagenette():
     assert splits.test.split == "valid"
     assert splits.test.image_shape == (3, 64, 64)
     assert splits.train.num_classes == 10
-    assert splits.test.variant == "subset: first 300 train / 300 valid"
-    first = sorted((REAL / "imagenette64" / "valid").rglob("*.png"))[0]
+    assert splits.test.variant == (
+        "subset: 300 of 4,000 train / 300 of 1,000 valid, drawn with seed 0, stratified by label, "
+        "of subset: 4,000 train / 1,000 valid"
+    )
+    assert np.bincount(splits.test.labels).tolist() == [30] * 10
+    files = sorted((REAL / "imagenette64" / "valid").rglob("*.png"))
+    first = files[draw(1000, 300, np.repeat(np.arange(10), 100))[0]]
     np.testing.assert_array_equal(
         np.moveaxis(all_images(splits.test)[0], 0, -1), np.asarray(Image.open(first))
     )

@@ -209,3 +209,20 @@ def test_labels_that_are_not_usable_are_named_before_packing(shards, capsys, tra
     assert splits.train.labels is None
     warned = "WARNING: the images get no labels: " in capsys.readouterr().err
     assert warned == (train != valid), "nothing is lost where there were none"
+
+
+def test_some_images_of_several_row_groups(tmp_path: Path):
+    """Only they are decoded, and a damaged one is named by its row in its own file."""
+    images = [png(level) for level in range(20)]
+    images[17] = b"junk"
+    paths = [
+        write(tmp_path / f"{name}.parquet", pyarrow.array(some), group=4)
+        for name, some in (("a", images[:10]), ("b", images[10:]))
+    ]
+    listing, _ = list_parquet(paths)
+    rows = np.array([0, 3, 9, 10, 16, 19])
+    packed = pack(listing, GRAY, tmp_path / "set", rows=rows, workers=2)
+    assert packed.pixels[:, 0, 0, 0].tolist() == rows.tolist()
+    assert packed.kept.tolist() == rows.tolist()
+    with pytest.raises(DataError, match=r"b\.parquet: row 7 is"):
+        pack(listing, GRAY, tmp_path / "set", rows=np.array([1, 12, 17, 18]))
