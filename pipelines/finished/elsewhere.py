@@ -166,6 +166,8 @@ def _array(path: Path, source: Source, num_levels: int) -> tuple[np.ndarray, int
         raise UserError(f"{path} has {carried} levels, it says, but --native-levels is {asked}")
     native = asked or carried or num_levels
     pixels = channels_first(path, path.stem, array)
+    if pixels.dtype.kind == "i" and len(pixels) and (low := int(pixels.min())) < 0:
+        raise UserError(f"{path} has level {low}: levels count from 0, renumber them")
     if len(pixels) and (top := int(pixels.max())) >= native:
         if asked or carried:
             said = f"--native-levels is {asked}" if asked else f"says that it has {carried} levels"

@@ -211,6 +211,8 @@ def test_refuses(train_run, refusal, tmp_path):
     assert "expected images of shape [1, 8, 8]" in fails(tmp_path / "wide.npy")
     np.save(tmp_path / "floats.npy", np.zeros((2, 8, 8)))
     assert "expected uint8" in fails(tmp_path / "floats.npy")
+    np.save(tmp_path / "negative.npy", np.full((2, 8, 8), -1))
+    assert "has level -1" in fails(tmp_path / "negative.npy")
     np.save(tmp_path / "bright.npy", np.full((2, 8, 8), 200, np.uint8))
     assert "has level 200" in fails(tmp_path / "bright.npy", "--native-levels", 17)
     bare = fails(tmp_path / "bright.npy")
