@@ -261,7 +261,7 @@ def _no_constant(name: str) -> Any:
 
 def scores_beside(path: Path) -> Path:
     """Return where a result file's per-image nats are: nll.npy, or <name>.nll.npy of another."""
-    return path.with_name("nll.npy" if path.name == "result.json" else f"{path.stem}.nll.npy")
+    return path.parent / ("nll.npy" if path.name == "result.json" else f"{path.stem}.nll.npy")
 
 
 def read_result(path: Path | str) -> Result:

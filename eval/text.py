@@ -39,4 +39,6 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 def complain(label: str, problem: object) -> None:
     """Print one line on stderr."""
+    if isinstance(problem, OSError) and problem.filename is not None:
+        problem = f"cannot use {problem.filename}: {problem.strerror}"
     say(f"{label}: {' '.join(str(problem).split())}", sys.stderr)

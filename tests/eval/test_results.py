@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eval.results import Estimate, Result, ResultError, read_result, write_result
+from eval.results import (
+    Estimate,
+    Result,
+    ResultError,
+    read_result,
+    scores_beside,
+    write_result,
+)
 
 
 def test_a_result_survives_its_file_with_both_units_written(result, tmp_path):
@@ -124,3 +132,8 @@ def test_scores_beside_a_result_must_agree_with_it(run, tmp_path):
 def test_unknown_keys_are_kept(result):
     record = result().to_json() | {"novel": [1, 2]}
     assert Result.from_json(record).to_json()["novel"] == [1, 2]
+
+
+@pytest.mark.parametrize(("name", "scores"), [("", ".nll.npy"), ("a/x.json", "a/x.nll.npy")])
+def test_scores_are_beside_a_result_of_any_name(name, scores):
+    assert scores_beside(Path(name)) == Path(scores)

@@ -10,7 +10,7 @@ import pytest
 
 from eval import compare, leaderboard, report
 from eval.results import write_result
-from eval.text import say, spreadsheet_cell, visible
+from eval.text import complain, say, spreadsheet_cell, visible
 
 ESCAPE = "a\x1b]0;owned\x07b\x9bc\u202ed\x7f"
 
@@ -76,3 +76,11 @@ def test_json_gives_every_name_back_as_it_was(result, tmp_path):
         words = ["--no-published", "--format", "json", "--out", str(out)]
         assert leaderboard.main([str(tmp_path / "a.json"), *words]) == 0
         assert json.loads(out.read_text())["rows"][0]["model"] == name
+
+
+def test_an_error_of_the_system_is_a_sentence_that_names_the_file(tmp_path, capsys):
+    with pytest.raises(OSError, match="No such file") as caught:
+        (tmp_path / "none.md").read_bytes()
+    complain("error", caught.value)
+    said = f"error: cannot use {tmp_path / 'none.md'}: No such file or directory\n"
+    assert capsys.readouterr().err == said
