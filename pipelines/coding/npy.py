@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipelines.data.array_files import map_npy
 from pipelines.data.levels import read_levels
 from pipelines.data.sets import DataError
 
@@ -17,7 +18,7 @@ def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[n
     Raises:
         DataError: it is no array of images that this run's model can code.
     """
-    array = read_array(file)
+    array = map_npy(file)
     carried = read_levels(file)
     if carried not in (None, levels):
         raise DataError(
@@ -57,28 +58,13 @@ def dtype_of(levels: int) -> np.dtype:
     return np.dtype("|u1" if levels <= 256 else "<i8")
 
 
-def read_array(file: Path) -> np.ndarray:
-    """The array of an .npy file, memory-mapped; a pickle in it is not run."""
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {file}: check the path") from error
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{file} is not a whole .npy file of numbers: write it anew") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{file} is an .npz archive, expected one array as .npy")
-    return array
-
-
 def read_labels(file: Path, count: int, num_classes: int) -> np.ndarray:
     """Labels (N,) int64 for `count` images.
 
     Raises:
         DataError: they are not so many integers in 0..num_classes-1.
     """
-    labels = read_array(file)
+    labels = map_npy(file)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError(
             f"{file} holds {labels.dtype} of shape {labels.shape}, expected {count} integers, one "

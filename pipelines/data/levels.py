@@ -33,12 +33,13 @@ def read_levels(file: Path) -> int | None:
         if stream.seek(0, os.SEEK_END) < size:
             return None
         stream.seek(-size, os.SEEK_END)
-        content = stream.read()
+        tail = io.BytesIO(stream.read())
     try:
-        record = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except ValueError:  # the file ends with something else
+        record = np.lib.format.read_array(tail, allow_pickle=False)
+    except Exception:  # the file ends with something else, whatever NumPy makes of that
         return None
-    return int(record["levels"]) if record.dtype == _RECORD and record.shape == () else None
+    ours = record.dtype == _RECORD and record.shape == () and tail.tell() == size
+    return int(record["levels"]) if ours else None
 
 
 def _to_bytes(num_levels: int) -> bytes:

@@ -250,9 +250,9 @@ def test_layouts(packed, digits, tmp_path, refusal):
         np.save(file, array)
         assert reason in refusal(main, run_dir, "encode", file, tmp_path / "f")
     file.write_bytes(file.read_bytes()[:50])
-    assert "is not a whole .npy file" in refusal(main, run_dir, "encode", file, tmp_path / "f")
+    assert "is damaged, or holds pickled" in refusal(main, run_dir, "encode", file, tmp_path / "f")
     np.save(file, np.array([{}], dtype=object), allow_pickle=True)
-    assert "is not a whole .npy file" in refusal(main, run_dir, "encode", file, tmp_path / "f")
+    assert "is damaged, or holds pickled" in refusal(main, run_dir, "encode", file, tmp_path / "f")
     assert not (tmp_path / "f").exists()
 
 
@@ -275,7 +275,7 @@ def test_refusals(train_run, packed, digits, tmp_path, capsys, refusal):
     assert "knows 0..9" in wrong
     assert "--labels is for" in refusal(main, run_dir, "encode", x, f, "--labels", y)
     assert "at least 1" in refusal(main, run_dir, "encode", x, f, "--batch-size", 0)
-    assert "no file" in refusal(main, run_dir, "encode", tmp_path / "none.npy", f)
+    assert "No such file" in refusal(main, run_dir, "encode", tmp_path / "none.npy", f)
     assert "no folder" in refusal(main, run_dir, "encode", x, tmp_path / "none" / "f")
     assert "no run directory" in refusal(main, tmp_path / "none", "encode", x, f)
     assert not f.exists()

@@ -37,3 +37,17 @@ def test_a_second_array_of_the_users_own_is_not_taken_for_levels(tmp_path):
             np.save(stream, IMAGES)
             np.save(stream, second)
         assert read_levels(tmp_path / "x.npy") is None
+
+
+def test_a_damaged_tail_is_not_taken_for_levels(tmp_path):
+    """NumPy's reader of headers raises a dozen kinds of errors over a flipped bit."""
+    file = tmp_path / "x.npy"
+    with file.open("wb") as stream:
+        np.save(stream, IMAGES)
+        append_levels(stream, 17)
+    sound = file.read_bytes()
+    for bit in range(8 * 128):  # of the header, before the number itself
+        content = bytearray(sound)
+        content[bit // 8 - 136] ^= 1 << bit % 8
+        file.write_bytes(content)
+        assert read_levels(file) in (None, 17), bit
