@@ -18,7 +18,7 @@ from PIL import Image
 
 from eval.discovery import check_output
 from eval.errors import ResultError
-from eval.files import is_own_file, read_array
+from eval.files import at_home, is_own_file, read_array
 from eval.leaderboard import emit
 from eval.nll import Score, bits_per_dim
 from eval.pages import page
@@ -195,7 +195,7 @@ def to_html(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     config = tyro.cli(Config, prog="python -m eval.compare", args=argv)
-    runs = config.run_a.expanduser(), config.run_b.expanduser()
+    runs = at_home(config.run_a), at_home(config.run_b)
     try:
         if config.most < 1:
             raise ResultError(f"--most must be at least 1, got {config.most}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.errors import ResultError
+from eval.files import at_home
 from eval.results import Result, read_result, scores_beside
 from eval.text import complain
 
@@ -66,7 +67,7 @@ def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
         ResultError: a path doesn't exist or holds nothing, or two files claim the same run with
             different numbers.
     """
-    listed = [file for path in paths for file in _files(Path(path).expanduser())]
+    listed = [file for path in paths for file in _files(at_home(path))]
     files = {file.resolve(): file for file in sorted(listed, reverse=True)}.values()
     found: dict[tuple[Any, ...], Found] = {}
     problems = []
@@ -95,13 +96,13 @@ def check_output(out: Path | None, paths: Iterable[Path | str]) -> None:
     Raises:
         ResultError: `out` is one of them, whatever the name that leads there.
     """
-    if out is None or not out.expanduser().exists():
+    if out is None or not at_home(out).exists():
         return
-    for result in [file for path in paths for file in _files(Path(path).expanduser())]:
+    for result in [file for path in paths for file in _files(at_home(path))]:
         files = [result, scores_beside(result)]
         if result.name == "result.json":
             files += [file for file in result.parent.rglob("*") if file.suffix != ".html"]
-        if any(file.exists() and out.expanduser().samefile(file) for file in files):
+        if any(file.exists() and at_home(out).samefile(file) for file in files):
             raise ResultError(
                 f"{out} is a file that this command reads, or another one of the run in "
                 f"{result.parent}: write to another file"

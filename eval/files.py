@@ -43,6 +43,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
             beside.unlink()
 
 
+def at_home(path: Path | str) -> Path:
+    """Return a path with ~ and ~user replaced by the home folder, where there is one."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises a RuntimeError instead
+
+
 def read_array(path: Path) -> np.ndarray:
     """Return the array of an .npy file, memory-mapped: no more is read than the file holds.
 

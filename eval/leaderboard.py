@@ -19,7 +19,7 @@ import tyro
 
 from eval.discovery import check_output, discover, report_problems
 from eval.errors import ResultError
-from eval.files import write_whole
+from eval.files import at_home, write_whole
 from eval.ranking import RULES, Row, Table, in_unit, tables
 from eval.results import SCHEMA
 from eval.text import complain, say, spreadsheet_cell, visible
@@ -206,7 +206,7 @@ def emit(text: str, out: Path | None) -> None:
     if out is None:
         say(text.removesuffix("\n"))
         return
-    out = out.expanduser()
+    out = at_home(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, text)
 
@@ -219,7 +219,7 @@ def insert(text: str, file: Path) -> None:
     Raises:
         ValueError: the marks aren't there, once each and in this order.
     """
-    file = file.expanduser()
+    file = at_home(file)
     first, last = (mark.encode() for mark in MARKS)
     before, begin, rest = file.read_bytes().partition(first)
     _, end, after = rest.partition(last)

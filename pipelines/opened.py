@@ -13,6 +13,7 @@ from pipelines.data.sets import Splits, load
 from pipelines.model import Model
 from pipelines.networks import ImageSpec
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import at_home
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 
@@ -39,7 +40,7 @@ def open_run(run_dir: Path) -> Run:
     Raises:
         CheckpointError: it is no run directory, or its files are damaged or do not fit together.
     """
-    run_dir = run_dir.expanduser()
+    run_dir = at_home(run_dir)
     if not run_dir.is_dir():
         raise CheckpointError(f"there is no run directory {run_dir}: check the path")
     saved = read_record(run_dir)

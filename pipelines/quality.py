@@ -34,7 +34,7 @@ from pipelines.finished.output import expanded, free_name
 from pipelines.finished.scoring import move
 from pipelines.opened import Run, load_splits, open_run
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import whole_file
+from pipelines.runtime.files import at_home, whole_file
 from pipelines.training.config import TrainConfig
 from pipelines.training.progress import Progress
 
@@ -138,7 +138,7 @@ def find_network(
         UserError: it is none, or there is none, and there are no labels to train one on.
         CheckpointError: it is for other images.
     """
-    folder = Path(config.features or config.run_dir / "classifier").expanduser()
+    folder = at_home(config.features or config.run_dir / "classifier")
     if ":" in config.features and not folder.exists():
         network = foreign.load(config.features, splits.test)
         return network, {"network": f"the network {config.features}"}

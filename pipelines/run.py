@@ -28,6 +28,7 @@ from pipelines.networks import ImageSpec
 from pipelines.opened import config_from, read_record
 from pipelines.runtime.command import command
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import at_home
 from pipelines.runtime.messages import show
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
@@ -65,7 +66,7 @@ def parse(
     default = _default(pipeline, config_class, presets, args)
     out = _flag(args, "out")
     if out and "--resume" in args:
-        saved = read_record(Path(out).expanduser())
+        saved = read_record(at_home(out))
         if saved["pipeline"] != pipeline:
             raise CheckpointError(
                 f"{out} is a run of {saved['pipeline']}: resume it with "

@@ -23,6 +23,7 @@ from pipelines.data.sets import DATA_SETS, DataConfig, DataError, Images, load
 from pipelines.finished import scoring
 from pipelines.opened import Run
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import at_home
 
 
 class Source(NamedTuple):
@@ -77,7 +78,7 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
     """
     if source.name in DATA_SETS:
         return _data_set(run, source)
-    path = Path(source.name).expanduser()
+    path = at_home(source.name)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in EXTENSIONS):
         background = parse_color(source.background or run.config.background)
         rules = Rules(_shape(run), convert=True, resize=source.resize, background=background)

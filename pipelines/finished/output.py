@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import TakenError
+from pipelines.runtime.files import TakenError, at_home
 
 C = TypeVar("C")
 
@@ -18,7 +18,7 @@ C = TypeVar("C")
 def expanded(config: C) -> C:
     """A frozen dataclass of flags, with ~ expanded in its paths."""
     paths = {
-        field.name: value.expanduser()
+        field.name: at_home(value)
         for field in dataclasses.fields(config)  # pyright: ignore[reportArgumentType]
         if isinstance(value := getattr(config, field.name), Path)
     }
@@ -34,7 +34,7 @@ def refuse_existing(*files: Path | None) -> None:
         other = named.setdefault(os.path.realpath(file), file)
         if other is not file:
             raise UserError(f"{other} and {file} are one file: choose another name for one of them")
-        if file.exists():
+        if os.path.lexists(file):  # also a link to nowhere
             raise UserError(f"{file} exists already: choose another name, or delete it first")
         if not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent}: create it first")
@@ -42,7 +42,7 @@ def refuse_existing(*files: Path | None) -> None:
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
     """`stem` + `suffix` in the folder, numbered where that is taken: x.png, x-2.png, x-3.png."""
-    return next(file for file in _numbered(folder / (stem + suffix)) if not file.exists())
+    return next(file for file in _numbered(folder / (stem + suffix)) if not os.path.lexists(file))
 
 
 def write_new(file: Path, write: Callable[[Path], object]) -> Path:

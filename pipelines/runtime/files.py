@@ -85,6 +85,15 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def at_home(path: str | Path) -> Path:
+    """Return a path with ~ and ~user replaced by the home folder, where there is one.
+
+    >>> at_home("~nobody-of-this-name/runs")
+    PosixPath('~nobody-of-this-name/runs')
+    """
+    return Path(os.path.expanduser(path))  # Path.expanduser raises a RuntimeError instead
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from pipelines.runtime.files import UNFINISHED
+from pipelines.runtime.files import UNFINISHED, at_home
 from pipelines.runtime.lock import LOCK, hold
 from pipelines.training.checkpoint import CHECKPOINTS, CONFIG, CheckpointError
 
@@ -33,7 +33,7 @@ def new_run(out: str, default: str) -> Iterator[Path]:
         CheckpointError: it holds files, or can't be created.
         LockedError: another process writes to it.
     """
-    run_dir = Path(out).expanduser() if out else _unique(Path(default))
+    run_dir = at_home(out) if out else _unique(Path(default))
     there = run_dir.exists()
     if there and not run_dir.is_dir():
         raise CheckpointError(f"{run_dir} is a file; give --out the name of a folder")
@@ -60,7 +60,7 @@ def resumed_run(out: str) -> Iterator[Path]:
         CheckpointError: it holds no run.
         LockedError: another process writes to it.
     """
-    run_dir = Path(out).expanduser()
+    run_dir = at_home(out)
     if not out or not (run_dir / CONFIG).is_file():
         raise CheckpointError(
             f"there is no run to resume in {run_dir}: it has no {CONFIG}; check --out, "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.runtime.files import WriteError, whole_file, write_text
+from pipelines.runtime.files import WriteError, at_home, whole_file, write_text
 
 
 def test_a_replaced_file_keeps_its_mode(tmp_path):
@@ -76,3 +76,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "no" / "file"
     with pytest.raises(WriteError, match=f"cannot write {path}: No such file"):
         write_text(path, "text")
+
+
+def test_the_home_of_nobody_is_a_name_like_any_other(monkeypatch, tmp_path):
+    """`Path.expanduser` raises a RuntimeError over it, which would be a bug to a command."""
+    assert at_home("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/x") == tmp_path / "x"

@@ -1,0 +1,17 @@
+"""Names of files to write: those that are taken are refused before anything is computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.finished.output import free_name, refuse_existing
+from pipelines.runtime.errors import UserError
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link.png"])
+def test_a_link_to_nowhere_or_to_itself_takes_a_name(target, tmp_path):
+    link = tmp_path / "link.png"
+    link.symlink_to(target)
+    with pytest.raises(UserError, match="exists already"):
+        refuse_existing(link)
+    assert free_name(tmp_path, "link", ".png").name == "link-2.png"
