@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.func import functional_call, grad, vmap
 
-from encoders import ConvEncoder, Deterministic, Encoder, LabelEmbedding, MapEncoder
+from encoders import (
+    ConvEncoder,
+    Deterministic,
+    Encoder,
+    LabelEmbedding,
+    MapEncoder,
+    TextEncoder,
+)
 
 SHAPE, LEVELS = (2, 9, 6), 5
 
@@ -102,3 +110,20 @@ def test_numbers_are_looked_at_unless_that_is_switched_off(name, wrong, monkeypa
     monkeypatch.setattr(Encoder, "check_values", False)
     with contextlib.suppress(IndexError, RuntimeError):  # PyTorch's own, where there is a table
         module(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch's own
+def test_a_compiled_text_encoder_takes_batches_of_any_size():
+    """Compiled once for a size and once for all, on both sides of the GRU, PyTorch's own kernel."""
+    torch.compiler.reset()
+    counter = CompileCounter()
+    encoder = TextEncoder(4, embedding_dim=5, hidden_channels=8)
+    compiled = torch.compile(encoder, backend=counter)
+    counts = []
+    for num in (2, 3, 4, 5, 7, 11):
+        tokens = torch.randint(1, 90, (num, 12))
+        assert torch.equal(compiled(None, tokens).h, encoder(None, tokens).h)
+        counts.append(counter.frame_count)
+    assert counts[0] == 2
+    assert counts[1:] == [4] * 5
