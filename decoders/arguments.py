@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 
+class NonFiniteError(ValueError):
+    """Parameters, codes or values that are NaN or infinite, of which nothing can be drawn."""
+
+
 def readable(x: Tensor) -> bool:
     """Whether the numbers of a tensor can be looked at.
 
@@ -62,9 +66,9 @@ def _is_size(value: Any) -> bool:
 
 
 def check_finite(h: Tensor | None) -> None:
-    """Raise a ValueError if the conditioning holds NaN or infinity, which would be drawn."""
+    """Raise a NonFiniteError if the conditioning holds NaN or infinity, which would be drawn."""
     if h is not None and not bool(h.isfinite().all()):
-        raise ValueError(
+        raise NonFiniteError(
             "expected a finite h, got NaN or infinity: look at the encoder and at what it was given"
         )
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.arguments import check_finite
+from decoders.arguments import NonFiniteError, check_finite
 from decoders.base import AutoregressiveDecoder, Decoder, ShowRows
 from decoders.deconv import DeconvDecoder
 from decoders.likelihoods import Discrete
@@ -214,11 +214,14 @@ def _scan(
     if next(decoder.parameters()).device.type != "cpu":
         raise ValueError("expected a decoder on the CPU: elsewhere a sum's last digits may vary")
     decoder.check_cond(h, num)
-    check_finite(h)
     h = None if h is None else _filled(h, batch)
-    with evaluating(decoder):
-        scan = _begin(decoder, h, batch)
-        x = run(scan, choose, decoder.image_shape, batch, decoder.dtype, progress)
+    try:
+        check_finite(h)
+        with evaluating(decoder):
+            scan = _begin(decoder, h, batch)
+            x = run(scan, choose, decoder.image_shape, batch, decoder.dtype, progress)
+    except NonFiniteError as error:
+        raise CodingError(str(error)) from error
     return x[:num]
 
 

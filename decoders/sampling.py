@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decoders.arguments import NonFiniteError
 from decoders.layers import AboveConv2d, LeftConv2d
 from decoders.likelihoods import widest_float
 
@@ -208,7 +209,7 @@ def run(
         rows.append(torch.stack(pixels))
     image = torch.stack(rows).permute(2, 3, 0, 1).contiguous()
     if dtype.is_floating_point and not bool(image.isfinite().all()):
-        raise ValueError(
+        raise NonFiniteError(
             "expected finite values, got NaN or infinity: draw at a lower temperature, or use the "
             "weights of an earlier checkpoint"
         )
@@ -216,13 +217,13 @@ def run(
 
 
 def check_defined(defined: Tensor, row: int | None = None) -> None:
-    """Raise a ValueError unless all are True; parameters of NaN would be drawn as black or white.
+    """Raise a NonFiniteError unless all are True: NaN would be drawn as black or white.
 
     Reads one number back, so call it once for many pixels.
     """
     if not bool(defined.all()):
         where = "" if row is None else f" in row {row}"
-        raise ValueError(
+        raise NonFiniteError(
             f"expected finite parameters of the decoder, got NaN or infinity{where}: its weights "
             "have diverged, so use those of an earlier checkpoint"
         )

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
+from decoders.arguments import NonFiniteError
 from eval.errors import ResultError
 from eval.nll import NonFiniteScoreError
 from pipelines.networks import ImageSpec
@@ -30,7 +31,8 @@ from pipelines.training.devices import make_fabric
 
 N = TypeVar("N", bound=torch.nn.Module)
 
-_OF_EVAL = (NonFiniteScoreError, ResultError)  # the package eval knows nothing of UserError
+# The other packages know nothing of UserError.
+_OF_OTHERS = (NonFiniteError, NonFiniteScoreError, ResultError)
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _LOST_PROCESS = ("gloo", "NCCL", "recvValue", "Connection closed by peer", "Connection reset")
 
@@ -80,7 +82,7 @@ def explain(error: Exception) -> str | None:
     >>> explain(KeyError("x")) is None
     True
     """
-    if isinstance(error, (UserError, *_OF_EVAL)):
+    if isinstance(error, (UserError, *_OF_OTHERS)):
         return str(error)
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__

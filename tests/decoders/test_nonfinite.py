@@ -60,7 +60,7 @@ def test_one_broken_weight_stops_sampling_and_completion(kind, likelihood, value
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_broken_weight_stops_coding(kind, likelihood, value):
     decoder = broken(build(kind, likelihood), value)
-    with pytest.raises(ValueError, match="expected finite p"):
+    with pytest.raises(coding.CodingError, match="expected finite p"):
         coding.encode(decoder, torch.zeros(1, *SHAPE, dtype=torch.uint8), coding.RangeEncoder())
 
 
