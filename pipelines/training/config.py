@@ -79,12 +79,6 @@ class TrainConfig:
     """Go on with the run in --out, from its newest valid checkpoint."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                self._refuse(field.name, "finite")
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                self._refuse(field.name, "below 2^63")
         positive = ("batch_size", "learning_rate", "accumulate", "num_nodes", "log_every")
         for name in (*positive, "keep_checkpoints"):
             if not getattr(self, name) > 0:
@@ -95,6 +89,12 @@ class TrainConfig:
         ):
             if not getattr(self, name) >= 0:
                 self._refuse(name, "0 or more")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                self._refuse(field.name, "finite")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                self._refuse(field.name, "below 2^63")
         if self.accumulate > self.batch_size:
             self._refuse("accumulate", "at most --batch-size")
         if not 0 <= self.ema < 1:
