@@ -72,6 +72,7 @@ def main(config: Config) -> None:
                         scratch, Path(config.keep, f"{command}-{number}"), symlinks=True
                     )
                 shutil.rmtree(scratch)
+            print(f"{command}: {total} cases so far, {failed} failed", flush=True)
     print(f"{total} cases, {failed} failed")
 
 

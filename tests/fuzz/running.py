@@ -92,6 +92,7 @@ def _child(work: Callable[[], object], folder: Path, logs: Path) -> None:
     code: object = 1
     try:
         os.setsid()
+        signal.alarm(int(2 * (PATIENCE + GRACE)))  # if nobody is left to end this process
         os.chdir(folder)
         os.environ.update(HOME=str(folder / "home"), XDG_CACHE_HOME=str(folder / "home/cache"))
         os.environ.update(dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"))
