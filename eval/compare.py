@@ -24,7 +24,7 @@ from eval.nll import Score, bits_per_dim
 from eval.pages import page
 from eval.pictures import data_uri, pictures
 from eval.results import Result, read_result, read_scores
-from eval.text import complain, say
+from eval.text import exit_code, say
 
 SAME = ("data", "variant", "split", "count", "fingerprint", "image_shape", "levels", "binarize")
 
@@ -192,26 +192,27 @@ def to_html(
     )
 
 
+def show(config: Config) -> int:
+    """Print the comparison, and write its page; returns the exit code."""
+    if config.most < 1:
+        raise ResultError(f"--most must be at least 1, got {config.most}")
+    runs = at_home(config.run_a), at_home(config.run_b)
+    check_output(config.out, runs)
+    comparison = compare(*runs)
+    say(to_text(comparison, config.most))
+    if config.out is not None:
+        folders = [run if run.is_dir() else run.parent for run in runs]
+        # images.npy goes with result.json; another result may be of another split.
+        own = all(run.is_dir() or run.name == "result.json" for run in runs)
+        text = to_html(comparison, folders, config.most, show_images=own)
+        emit(text, config.out)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    config = tyro.cli(Config, prog="python -m eval.compare", args=argv)
-    runs = at_home(config.run_a), at_home(config.run_b)
-    try:
-        if config.most < 1:
-            raise ResultError(f"--most must be at least 1, got {config.most}")
-        check_output(config.out, runs)
-        comparison = compare(*runs)
-        say(to_text(comparison, config.most))
-        if config.out is not None:
-            folders = [run if run.is_dir() else run.parent for run in runs]
-            # images.npy goes with result.json; another result may be of another split.
-            own = all(run.is_dir() or run.name == "result.json" for run in runs)
-            text = to_html(comparison, folders, config.most, show_images=own)
-            emit(text, config.out)
-    except (ValueError, OSError) as error:
-        complain("error", error)
-        return 2
-    return 0
+    prog = "python -m eval.compare"
+    return exit_code(lambda: show(tyro.cli(Config, prog=prog, args=argv)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from eval.errors import ResultError
 from eval.files import at_home, write_whole
 from eval.ranking import RULES, Row, Table, in_unit, tables
 from eval.results import SCHEMA
-from eval.text import complain, say, spreadsheet_cell, visible
+from eval.text import exit_code, say, spreadsheet_cell, visible
 
 MARKS = ("<!-- leaderboard -->", "<!-- /leaderboard -->")  # of `--into`
 OTHER_UNIT = {"nats/image": "bits/dim", "bits/dim": "nats/image"}
@@ -234,26 +234,27 @@ def insert(text: str, file: Path) -> None:
     write_whole(file, before + first + content + last + after)
 
 
+def rank(config: Config) -> int:
+    """Write the leaderboard; returns the exit code."""
+    if config.into and (config.out or config.format != "md"):
+        raise ValueError("--into writes Markdown into a file: leave out --format and --out")
+    check_output(config.out, config.paths)
+    found, problems = discover(config.paths)
+    report_problems(problems)
+    if problems and not found:
+        raise ResultError("none of the files holds a readable result")
+    boards = tables(found, data=config.data, literature=None if config.published else ())
+    if config.into is None:
+        emit(render(boards, config.format), config.out)
+    else:
+        insert(to_markdown(boards), config.into)
+    return 1 if problems else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    config = tyro.cli(Config, prog="python -m eval.leaderboard", args=argv)
-    try:
-        if config.into and (config.out or config.format != "md"):
-            raise ValueError("--into writes Markdown into a file: leave out --format and --out")
-        check_output(config.out, config.paths)
-        found, problems = discover(config.paths)
-        report_problems(problems)
-        if problems and not found:
-            raise ResultError("none of the files holds a readable result")
-        boards = tables(found, data=config.data, literature=None if config.published else ())
-        if config.into is None:
-            emit(render(boards, config.format), config.out)
-        else:
-            insert(to_markdown(boards), config.into)
-    except (ValueError, OSError) as error:
-        complain("error", error)
-        return 2
-    return 1 if problems else 0
+    prog = "python -m eval.leaderboard"
+    return exit_code(lambda: rank(tyro.cli(Config, prog=prog, args=argv)))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from eval.pages import page
 from eval.pictures import pictures
 from eval.ranking import RULES, Row, Table, in_unit, tables
 from eval.results import Result
-from eval.text import complain
+from eval.text import exit_code
 
 
 @dataclass(frozen=True)
@@ -300,12 +300,8 @@ def report(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    config = tyro.cli(Config, prog="python -m eval.report", args=argv)
-    try:
-        return report(config)
-    except (ValueError, OSError) as error:
-        complain("error", error)
-        return 2
+    prog = "python -m eval.report"
+    return exit_code(lambda: report(tyro.cli(Config, prog=prog, args=argv)))
 
 
 if __name__ == "__main__":
