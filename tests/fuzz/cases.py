@@ -77,6 +77,7 @@ class Case:
     words: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     blamed: set[str] = field(default_factory=set)  # what a refusal may name
+    signal: tuple[float, str] | None = None  # seconds until it comes, and its name
 
     @property
     def module(self) -> str:
@@ -123,7 +124,7 @@ def draw_case(command: str, number: int, seed: int) -> tuple[Case, Random]:
     case = Case(command, number)
     base, read = _sound(command, draw)
     case.words = base
-    chosen = draw.choice(["flags", "flags", "damage", "damage", "both", "positions"])
+    chosen = draw.choice(["flags", "flags", "damage", "damage", "both", "positions", "signal"])
     if chosen in ("flags", "both"):
         own = flags(command)
         for name in draw.sample(sorted(own), min(len(own), draw.choice([1, 1, 2, 3]))):
@@ -140,6 +141,9 @@ def draw_case(command: str, number: int, seed: int) -> tuple[Case, Random]:
             new = draw.choice(PATHS)
             case.words[place] = f"{key}={new}" if is_flag else new
             case.blamed |= _names(new) | {key.removeprefix("--") or new}
+    if chosen == "signal":
+        case.signal = draw.uniform(0, 2), draw.choice(["SIGINT", "SIGTERM"])
+        case.blamed.add("signal")
     if chosen in ("damage", "both"):
         case.damaged = [draw.choice(read) for _ in range(draw.choice([1, 1, 1, 2]))] if read else []
     return case, draw

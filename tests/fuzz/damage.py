@@ -190,7 +190,13 @@ def apply(path: Path, draw: Random) -> str:
     way = draw.choice(ways(path))
     try:
         way(path, draw)
-    except (ValueError, EOFError, LookupError, zipfile.BadZipFile):  # it was damaged before
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        LookupError,
+        zipfile.BadZipFile,
+    ):  # it was damaged before
         way = garbage
         way(path, draw)
     return way.__name__

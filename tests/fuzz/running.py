@@ -54,8 +54,22 @@ def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def fork(work: Callable[[], object], folder: Path, logs: Path, patience: float = PATIENCE) -> Ended:
-    """Run a function in a child process and folder, as the interpreter runs a script."""
+def fork(
+    work: Callable[[], object],
+    folder: Path,
+    logs: Path,
+    patience: float = PATIENCE,
+    number: int = signal.SIGINT,
+) -> Ended:
+    """Run a function in a child process and folder, as the interpreter runs a script.
+
+    Args:
+        work: the function.
+        folder: the current folder of the child.
+        logs: folder for what it prints.
+        patience: seconds until it gets a signal.
+        number: the signal.
+    """
     began = time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -64,14 +78,14 @@ def fork(work: Callable[[], object], folder: Path, logs: Path, patience: float =
         pid = os.fork()
     if pid == 0:
         _child(work, folder, logs)
-    code, hung = _wait(pid, began, patience)
+    code, hung = _wait(pid, began, patience, number)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # workers, if any are left
     out, err = ((logs / name).read_text(errors="surrogateescape") for name in ("out", "err"))
     return Ended(code, out, err, time.monotonic() - began, hung)
 
 
-def _wait(pid: int, began: float, patience: float) -> tuple[int, bool]:
+def _wait(pid: int, began: float, patience: float, number: int) -> tuple[int, bool]:
     interrupted = False
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -79,7 +93,7 @@ def _wait(pid: int, began: float, patience: float) -> tuple[int, bool]:
             return os.waitstatus_to_exitcode(status), False
         waited = time.monotonic() - began
         if waited > patience and not interrupted:
-            os.kill(pid, signal.SIGINT)
+            os.kill(pid, number)
             interrupted = True
         if waited > patience + GRACE:
             os.kill(pid, signal.SIGKILL)
@@ -118,9 +132,11 @@ def _child(work: Callable[[], object], folder: Path, logs: Path) -> None:
             if isinstance(code, str):
                 print(code, file=sys.stderr)
                 code = 1
-        except KeyboardInterrupt:
-            traceback.print_exc()
+        except KeyboardInterrupt as interrupt:
             code = 130
+            frames = traceback.extract_tb(interrupt.__traceback__)
+            if any(frame.name == "main" for frame in frames):  # not while it is being imported
+                traceback.print_exc()
         except BaseException:
             traceback.print_exc()
         with contextlib.suppress(Exception):
@@ -155,14 +171,17 @@ def run(case: Case, draw: Random, template: Path, folder: Path) -> tuple[list[st
     done = damage(case, world, draw)
     case.damaged = done
     before = snapshot(world)
-    ended = fork(lambda: call(case.module, *case.words), world, logs)
+    patience, name = case.signal or (PATIENCE, "SIGINT")
+    number = getattr(signal, name)
+    ended = fork(lambda: call(case.module, *case.words), world, logs, patience, number)
     return judge(case, before, snapshot(world), ended), ended
 
 
 def describe(case: Case) -> str:
     """Return the command, as it can be typed into a shell, and the damage done before."""
     line = f"python -m {case.module} {join(case.words)}"
-    return line + "".join(f"\n  after: {done}" for done in case.damaged)
+    line += "".join(f"\n  after: {done}" for done in case.damaged)
+    return line + (f"\n  with {case.signal[1]} after {case.signal[0]:.3f} s" if case.signal else "")
 
 
 def judge(
@@ -175,7 +194,7 @@ def judge(
     faults = []
     if ended.hung:
         faults.append("it went on after an interrupt")
-    accepted = {0, 2, 130, 143}
+    accepted = {0, 2, 130, 143, -signal.SIGTERM}  # the last one is a shell's 143
     if case.module in ("eval.leaderboard", "eval.report") and "left out: " in ended.err:
         accepted.add(1)  # as these two promise
     if ended.code not in accepted:
