@@ -34,15 +34,24 @@ def refuse_existing(*files: Path | None) -> None:
         other = named.setdefault(os.path.realpath(file), file)
         if other is not file:
             raise UserError(f"{other} and {file} are one file: choose another name for one of them")
-        if os.path.lexists(file):  # also a link to nowhere
+        if _is_taken(file):
             raise UserError(f"{file} exists already: choose another name, or delete it first")
         if not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent}: create it first")
 
 
+def _is_taken(file: Path) -> bool:
+    """Tell whether a name is taken, by a link to nowhere too; one that can't be is an OSError."""
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
     """`stem` + `suffix` in the folder, numbered where that is taken: x.png, x-2.png, x-3.png."""
-    return next(file for file in _numbered(folder / (stem + suffix)) if not os.path.lexists(file))
+    return next(file for file in _numbered(folder / (stem + suffix)) if not _is_taken(file))
 
 
 def write_new(file: Path, write: Callable[[Path], object]) -> Path:
