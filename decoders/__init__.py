@@ -6,6 +6,7 @@ from decoders.deconv import DeconvDecoder
 from decoders.gated_pixelcnn import GatedPixelCNN
 from decoders.likelihoods import Categorical, DiagonalGaussian, DiscretizedLogisticMixture
 from decoders.pixelcnn import PixelCNN
+from decoders.pixelcnn_pp import PixelCNNPlusPlus
 
 __all__ = [
     "AutoregressiveDecoder",
@@ -16,6 +17,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "GatedPixelCNN",
     "PixelCNN",
+    "PixelCNNPlusPlus",
     "check_causality",
     "receptive_field",
     "to_levels",

@@ -25,7 +25,7 @@ class GatedScan(Scan):
     each layer, those of its channel group alone.
     """
 
-    rows_alike = True
+    row_period = 1
 
     def __init__(self, decoder: GatedPixelCNN, h: Tensor | None, num: int):
         _, height, width = decoder.image_shape

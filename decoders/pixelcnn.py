@@ -193,7 +193,7 @@ class MaskedLayer(nn.Module):
 class MaskedScan(Scan):
     """The cached scan of a `PixelCNN`: rows above a row at a time, the row at hand by pixels."""
 
-    rows_alike = True
+    row_period = 1
 
     def __init__(self, decoder: PixelCNN, h: Tensor | None, num: int):
         _, height, width = decoder.image_shape

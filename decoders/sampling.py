@@ -40,11 +40,12 @@ class Scan(ABC):
     """One pass over a batch of images in raster order.
 
     Attributes:
-        rows_alike: whether each row after the first repeats the same operations on the same memory
-            once `begin_row` has returned. A GPU then records one row and replays it.
+        row_period: after how many rows the same operations on the same memory come again, once
+            `begin_row` has returned; 0 if they never do. A GPU records that many rows, after as
+            many others, and replays them.
     """
 
-    rows_alike = False
+    row_period = 0
 
     def begin_row(self, row: int) -> None:  # noqa: B027
         """Do what a row needs before its first `params`; by default nothing."""
@@ -92,7 +93,8 @@ class Chooser(ABC):
     """Decides the value of each sub-pixel: by drawing it, or by reading it from a file.
 
     Attributes:
-        rows_alike: as of a `Scan`.
+        rows_alike: whether every row repeats the same operations on the same memory, once
+            `begin_row` has returned.
     """
 
     rows_alike = False
@@ -170,7 +172,7 @@ def run(
         num: B.
         dtype: type of the values.
         progress: wraps the loop over rows.
-        record: whether a GPU records a row as a CUDA graph and replays it for those after it, where
+        record: whether a GPU records rows as CUDA graphs and replays them for those below, where
             scan and chooser allow it. The same operations run on the same numbers either way.
 
     Returns:
@@ -196,14 +198,15 @@ def run(
                 scan.push(row, col, channel, values)
 
     keeps_rows = type(scan).row is not Scan.row
-    record = record and scan.rows_alike and choose.rows_alike and keeps_rows
+    period = scan.row_period if record and choose.rows_alike and keeps_rows else 0
+    recorded: list[Callable[[int], None]] = []
     rows = []
     for row in (progress or iter)(range(height)):
         scan.begin_row(row)
         choose.begin_row(row)
-        if row == 1 and record and _records(pixels[0].device):
-            one_row = _recorded(one_row, row)
-        one_row(row)
+        if len(recorded) < period <= row and _records(pixels[0].device):
+            recorded.append(_recorded(one_row, row))
+        (recorded[row % period] if recorded else one_row)(row)
         if (whole := scan.row(row)) is not None:
             check_defined(choose.defined(whole), row)
         rows.append(torch.stack(pixels))

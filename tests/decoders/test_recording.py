@@ -53,7 +53,7 @@ def sample(
 ) -> Tensor:
     with torch.inference_mode():
         scan = decoder.scan(h, 2)
-        assert scan.rows_alike
+        assert scan.row_period
         return sampling.run(scan, draw, SHAPE, 2, torch.uint8, record=record)
 
 
