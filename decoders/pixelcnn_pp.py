@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -122,8 +124,8 @@ class PixelCNNPlusPlus(AutoregressiveDecoder):
         embedded, codes = self.embed(x, next(self.parameters()).dtype), self.codes(h)
         u, ul = self.first(pad(with_ones(embedded)))
         kept = [(u, ul)]
-        for scale, blocks in enumerate(self.down):
-            for block in blocks:
+        for scale in range(SCALES):
+            for block in cast(nn.ModuleList, self.down[scale]):
                 u, ul = block(u, ul, codes[scale])
                 kept.append((u, ul))
             if scale < SCALES - 1:
@@ -131,7 +133,7 @@ class PixelCNNPlusPlus(AutoregressiveDecoder):
                 kept.append((u, ul))
         u, ul = kept.pop()
         for scale in reversed(range(SCALES)):
-            for block in self.up[scale]:
+            for block in cast(nn.ModuleList, self.up[scale]):
                 u, ul = block(u, ul, codes[scale], kept.pop())
             if scale:
                 u, ul = self.enlarge[scale - 1](u, ul)
@@ -259,9 +261,7 @@ class Block(nn.Module):
 class BlockPair(nn.Module):
     """A block of each stream; that of ul is given u, and on the way up both are given shortcuts."""
 
-    def __init__(
-        self, channels: int, cond_shape: tuple[int, ...], dropout: float, *, up: bool
-    ):
+    def __init__(self, channels: int, cond_shape: tuple[int, ...], dropout: float, *, up: bool):
         super().__init__()
         self.u = Block(
             channels, channels if up else 0, (2, 3),

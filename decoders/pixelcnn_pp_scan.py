@@ -12,7 +12,7 @@ each cell.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,35 +67,13 @@ class ScaledScan(Scan):
 
     def begin_row(self, row: int) -> None:
         """Compute u in this row, and what it, h and the rows above give to ul."""
-        u, kept, scale = self.first.begin_row(row), [], 0
-        kept.append(u)
-        while True:
-            for pair in self.down[scale]:
-                u = pair.begin_row(u, row >> scale)
-                kept.append(u)
-            if scale == self.scales - 1:
-                break
-            halved = self.shrink[scale].begin_row(u, row >> scale)
-            if halved is None:
-                break
-            u, scale = halved, scale + 1
-            kept.append(u)
-        if scale == self.scales - 1:
-            u = kept.pop()
-        else:  # what the coarser scale gave this row when it was computed
-            u = self.enlarge[scale].second_row()
-        while True:
-            for pair in self.up[scale]:
-                u = pair.begin_row(u, row >> scale, kept.pop())
-            if scale == 0:
-                break
-            scale -= 1
-            u = self.enlarge[scale].begin_row(u)
+        self._through(self.first.begin_row(row), _RowStep(row))
         self.head.begin_row(row)
 
     def params(self, row: int, col: int, channel: int) -> Tensor:
         if channel == 0:
-            self.features.copy_(self._cells(row, col)).relu_()  # copied: of another type in autocast
+            ul = self._through(self.first.cell(col), _CellStep(row, col))
+            self.features.copy_(ul).relu_()  # copied: it is of another type under autocast
         if channel >= self.head.groups:
             return self.head.outputs[col]
         return self.head.step(self.features, self.first.pixel(col), col, channel)
@@ -108,33 +86,63 @@ class ScaledScan(Scan):
     def row(self, row: int) -> Tensor:
         return self.head.row
 
-    def _cells(self, row: int, col: int) -> Tensor:
-        """Compute ul at a pixel, and at the coarser cells that begin with it; (B, F)."""
-        ul = self.first.cell(col)
-        kept, scale = [ul], 0
-        while True:
+    def _through(self, x: Tensor, step: _RowStep | _CellStep) -> Tensor:
+        """Take one stream down to the scales that begin here, and up again with the shortcuts."""
+        kept, coarsest, last = [x], 0, self.scales - 1
+        for scale in range(self.scales):
+            coarsest = scale
             for pair in self.down[scale]:
-                ul = pair.cell(ul, col >> scale)
-                kept.append(ul)
-            if scale == self.scales - 1:
+                x = step.pair(pair, x, scale)
+                kept.append(x)
+            if scale == last or (coarse := step.shrink(self.shrink[scale], x, scale)) is None:
                 break
-            halved = self.shrink[scale].cell(ul, row >> scale, col >> scale)
-            if halved is None:
-                break
-            ul, scale = halved, scale + 1
-            kept.append(ul)
-        if scale == self.scales - 1:
-            ul = kept.pop()
-        else:
-            ul = self.enlarge[scale].found(row >> scale, col >> scale)
-        while True:
+            x = coarse
+            kept.append(x)
+        x = kept.pop() if coarsest == last else step.found(self.enlarge[coarsest], coarsest)
+        for scale in reversed(range(coarsest + 1)):
             for pair in self.up[scale]:
-                ul = pair.cell(ul, col >> scale, kept.pop())
-            if scale == 0:
-                return ul
-            scale -= 1
-            self.enlarge[scale].cell(ul, col >> (scale + 1))
-            ul = self.enlarge[scale].found(row >> scale, col >> scale)
+                x = step.pair(pair, x, scale, kept.pop())
+            if scale:
+                x = step.enlarge(self.enlarge[scale - 1], x, scale - 1)
+        return x
+
+
+class _RowStep(NamedTuple):
+    """The parts of the scan for a row of u."""
+
+    row: int
+
+    def pair(self, part: _PairScan, u: Tensor, scale: int, kept: Tensor | None = None) -> Tensor:
+        return part.begin_row(u, self.row >> scale, kept)
+
+    def shrink(self, part: _HalveScan, u: Tensor, scale: int) -> Tensor | None:
+        return part.begin_row(u, self.row >> scale)
+
+    def found(self, part: _DoubleScan, scale: int) -> Tensor:
+        return part.second_row
+
+    def enlarge(self, part: _DoubleScan, u: Tensor, scale: int) -> Tensor:
+        return part.begin_row(u)
+
+
+class _CellStep(NamedTuple):
+    """The parts of the scan for a pixel of ul, and for the coarser cells that begin with it."""
+
+    row: int
+    col: int
+
+    def pair(self, part: _PairScan, ul: Tensor, scale: int, kept: Tensor | None = None) -> Tensor:
+        return part.ul.cell(ul, self.col >> scale, kept)
+
+    def shrink(self, part: _HalveScan, ul: Tensor, scale: int) -> Tensor | None:
+        return part.cell(ul, self.row >> scale, self.col >> scale)
+
+    def found(self, part: _DoubleScan, scale: int) -> Tensor:
+        return part.found(self.row >> scale, self.col >> scale)
+
+    def enlarge(self, part: _DoubleScan, ul: Tensor, scale: int) -> Tensor:
+        part.cell(ul, self.col >> (scale + 1))
+        return self.found(part, scale)
 
 
 class _FirstScan:
@@ -192,9 +200,6 @@ class _PairScan:
         u = self.u.row(u, row, kept)
         self.ul.begin_row(u, row)
         return u
-
-    def cell(self, ul: Tensor, col: int, kept: Tensor | None = None) -> Tensor:
-        return self.ul.cell(ul, col, kept)
 
 
 class _RowBlock:
@@ -284,16 +289,13 @@ class _DoubleScan:
         self.weight = ul.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous()
         self.bias = ul.bias.detach().repeat(4)
         self.cells = self.weight.new_zeros(2, num, width, size)
-        self.row = _as_row(self.weight.new_zeros(num, width, size))
+        self.second_row = _as_row(self.weight.new_zeros(num, width, size))
 
     def begin_row(self, u: Tensor) -> Tensor:
         """Take a coarse row of u; return the first of its two fine rows."""
         rows = self.u(u)
-        self.row.copy_(rows[:, :, 1:])
+        self.second_row.copy_(rows[:, :, 1:])
         return rows[:, :, :1]
-
-    def second_row(self) -> Tensor:
-        return self.row
 
     def cell(self, ul: Tensor, col: int) -> None:
         """Take a coarse cell of ul."""

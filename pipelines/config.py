@@ -11,8 +11,8 @@ from pipelines.training.config import TrainConfig
 
 # The smallest values of flags, those that only some pipelines have included.
 LEAST = {
-    **dict.fromkeys(("score_batch", "hidden_channels", "mixtures", "code_dim", "latent_dim"), 1),
-    **dict.fromkeys(("map_channels", "prior_channels", "encoder_channels"), 1),
+    **dict.fromkeys(("score_batch", "hidden_channels", "num_blocks", "mixtures", "code_dim"), 1),
+    **dict.fromkeys(("latent_dim", "map_channels", "prior_channels", "encoder_channels"), 1),
     **dict.fromkeys(("importance_samples", "num_samples", "num_layers", "prior_layers"), 0),
     **dict.fromkeys(("encoder_blocks", "embedding_dim"), 0),
 }

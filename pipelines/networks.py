@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN
+from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
 from decoders.heads import ColorOrder
 from decoders.likelihoods import Categorical, DiscretizedLogisticMixture, Likelihood
 from encoders import Joint, LabelEmbedding, MapEncoder, TextEncoder
@@ -45,9 +45,10 @@ class ImageSpec:
 class DecoderConfig:
     """Which decoder, and its size."""
 
-    decoder: Literal["gated", "pixelcnn", "deconv"] = "gated"
-    """Gated PixelCNN; PixelCNN, one masked stack; or deconvolutions with independent pixels, which
-    of the flags below have a likelihood and hidden_channels."""
+    decoder: Literal["gated", "pixelcnn", "pixelcnn++", "deconv"] = "gated"
+    """Gated PixelCNN; PixelCNN, one masked stack; PixelCNN++, two streams at three scales, which
+    has num_blocks in place of layers and kernels; or deconvolutions with independent pixels, which
+    have a likelihood and hidden_channels alone."""
     likelihood: Literal["categorical", "logistic"] = "categorical"
     """A softmax over all levels, or a mixture of discretised logistic distributions."""
     mixtures: int = 10
@@ -56,6 +57,8 @@ class DecoderConfig:
     """Features of each layer of the decoder."""
     num_layers: int = 12
     """Layers after the first."""
+    num_blocks: int = 2
+    """Gated residual blocks of a PixelCNN++ at each scale."""
     kernel_size: int = 5
     """Size of those layers' kernels, odd."""
     first_kernel_size: int = 7
@@ -95,6 +98,18 @@ def make_decoder(
             likelihood=likelihood,
         )
     order: ColorOrder | None = None if config.color_order == "auto" else config.color_order
+    if config.decoder == "pixelcnn++":
+        return PixelCNNPlusPlus(
+            images.image_shape,
+            cond_shape=cond_shape,
+            hidden_channels=config.hidden_channels,
+            num_blocks=config.num_blocks,
+            likelihood=likelihood,
+            color_order=order,
+            head_channels=config.head_channels or None,
+            embedding_dim=config.embedding_dim,
+            dropout=config.dropout,
+        )
     network = GatedPixelCNN if config.decoder == "gated" else PixelCNN
     return network(
         images.image_shape,

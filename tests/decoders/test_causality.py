@@ -13,9 +13,11 @@ from decoders import (
     DiagonalGaussian,
     GatedPixelCNN,
     PixelCNN,
+    PixelCNNPlusPlus,
     check_causality,
 )
 from decoders.checks import dependence
+from decoders.pixelcnn_pp import Block, FirstLayer
 
 IMAGES = [(1, 9, 9), (3, 7, 7)]
 images = pytest.mark.parametrize("image_shape", IMAGES, ids=["1x9x9", "3x7x7"])
@@ -54,8 +56,14 @@ def jacobian(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> Tensor:
 
 
 def awake(decoder: AutoregressiveDecoder) -> AutoregressiveDecoder:
-    """In float64, with larger biases: a ReLU that is never on would hide a dependence."""
+    """In float64, with larger biases: a ReLU that is never on would hide a dependence.
+
+    Nor may blocks that begin near the identity lose one in the last digits.
+    """
     with torch.no_grad():
+        for part in decoder.modules():
+            if isinstance(part, Block):
+                part.leave.weight.mul_(10)
         for name, parameter in decoder.named_parameters():
             if name.endswith("bias"):
                 parameter.add_(1)
@@ -102,7 +110,9 @@ def expected_reach(decoder: AutoregressiveDecoder, first: int, kernel: int, laye
     def grid(rows: range, reach: Callable[[int], range]) -> Tensor:
         return steps(height, width, rows, reach)
 
-    if isinstance(decoder, GatedPixelCNN):
+    if isinstance(decoder, PixelCNNPlusPlus):
+        seen = torch.ones(height * width, height * width).tril(-1)
+    elif isinstance(decoder, GatedPixelCNN):
         vertical = grid(range(1, a + 1), lambda up: range(-a, a + 1))
         seen = vertical + grid(range(1), lambda up: range(-a, 0))
         down = grid(range(b + 1), lambda up: range(-b, b + 1))
@@ -176,6 +186,29 @@ def test_a_deep_pixelcnn_misses_the_blind_spot_alone(image_shape):
     right = (cols - cols[:, None]).reshape(1, width, 1, 1, width, 1)
     seen = earlier(image_shape) & (right <= up)
     assert_sees_exactly(awake(decoder), seen)
+
+
+ODD_SIZES = [(1, 5, 6, 1), (1, 7, 9, 1), (1, 3, 10, 1), (1, 4, 17, 2), (2, 5, 14, 2), (1, 6, 16, 1)]
+
+
+@pytest.mark.parametrize(("channels", "height", "width", "blocks"), ODD_SIZES)
+def test_a_pixelcnn_plus_plus_sees_every_earlier_sub_pixel(channels, height, width, blocks):
+    decoder = PixelCNNPlusPlus(
+        (channels, height, width), num_levels=3, hidden_channels=16, num_blocks=blocks
+    )
+    assert_sees_exactly(awake(decoder), earlier(decoder.image_shape))
+
+
+@pytest.mark.parametrize(("size", "missing"), [(32, 9), (28, 5)])
+def test_first_kernels_of_three_pixels_miss_the_far_ends_of_odd_rows(size, missing):
+    """The widened ones of the class see them; those of the paper's model, with 5 blocks, do not."""
+    for reach, gap in ((None, 0), (1, missing)):
+        decoder = PixelCNNPlusPlus((1, 2, size), num_levels=2, hidden_channels=6, num_blocks=5)
+        decoder.first = FirstLayer(2, 6, reach or decoder.first.reach)
+        slopes = jacobian(awake(decoder))
+        first_of_odd_row = slopes[1, 0, 0, 0, :, 0]
+        assert int((first_of_odd_row == 0).sum()) == gap
+        assert (first_of_odd_row[: size - gap] > 0).all()
 
 
 @pytest.mark.parametrize("order", ["groups", "head"])

@@ -133,14 +133,14 @@ def test_h_matters(any_network, inputs):
 
 def test_a_map_reaches_the_pixels_at_its_place(network, inputs):
     """Changing the right half of a map leaves what lies far left as it was."""
-    decoder = network((1, 4, 24), num_levels=4, cond_shape=(2, 4, 24)).double()
+    decoder = network((1, 4, 96), num_levels=4, cond_shape=(2, 4, 96)).double()
     x, h = inputs(decoder, 1)
     changed = h.clone()
-    changed[..., 12:] += 1
+    changed[..., 48:] += 1
     with torch.no_grad():
         moved = (decoder.params(x, h) != decoder.params(x, changed)).any(dim=1)[0]
     assert not moved[:, :4].any()
-    assert moved[:, 12:].all()
+    assert moved[:, 48:].all()
 
 
 def test_without_conditioning_nothing_is_built_for_it(network):

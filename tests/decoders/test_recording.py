@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from decoders import AutoregressiveDecoder, sampling
 
-SHAPE = (3, 4, 3)
+SHAPE = (2, 9, 2)  # of more rows than any scan's period
 
 
 class Recording(TorchDispatchMode):
