@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from decoders.caches import LeftWindow, RowCache, RowConv
 from decoders.conditioning import fit_map
 from decoders.heads import HeadScan
 from decoders.layers import group_bounds
-from decoders.sampling import LeftWindow, RowCache, RowConv, Scan
+from decoders.sampling import Scan
 
 if TYPE_CHECKING:
     from decoders.gated_pixelcnn import GatedLayer, GatedPixelCNN

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from decoders.arguments import check_count
 from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
+from decoders.caches import LeftWindow, RowCache
 from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
 from decoders.gated_pixelcnn import normalise_weights
 from decoders.heads import ColorOrder, HeadScan, PixelEmbedding, PixelHead, resolve_color_order
@@ -23,7 +24,7 @@ from decoders.layers import (
     group_ids,
 )
 from decoders.likelihoods import Likelihood
-from decoders.sampling import LeftWindow, RowCache, Scan
+from decoders.sampling import Scan
 
 
 class PixelCNN(AutoregressiveDecoder):

@@ -12,6 +12,7 @@ from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
 from decoders.conditioning import Conditioning, Resize, fit_map
 from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
+from decoders.layers import ShiftedConv2d
 from decoders.likelihoods import Likelihood
 from decoders.pixelcnn_pp_scan import ScaledScan
 from decoders.sampling import Scan
@@ -155,38 +156,6 @@ class PixelCNNPlusPlus(AutoregressiveDecoder):
     def scan(self, h: Tensor | None, num: int) -> Scan:
         """One pass in raster order that computes each activation once."""
         return ScaledScan(self, h, num)
-
-
-class ShiftedConv2d(nn.Conv2d):
-    """A convolution that sees its own row and those above, padded so that the size stays.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: (rows, columns); the last row is the pixel's own.
-        left: whether the last column is the pixel's own, too, or the middle one.
-        stride: 2 halves the size: row r of the output sees rows 2r - 1 and 2r.
-
-    >>> ShiftedConv2d(1, 8, (2, 3), left=False, stride=2)(torch.ones(2, 1, 8, 8)).shape
-    torch.Size([2, 8, 4, 4])
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: tuple[int, int],
-        *,
-        left: bool,
-        stride: int = 1,
-    ):
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        rows, columns = kernel_size
-        side = columns - 1 if left else (columns - 1) // 2
-        self.margins = (side, columns - 1 - side, rows - 1, 0)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(F.pad(input, self.margins))
 
 
 class FirstLayer(nn.Module):

@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decoders.caches import ShiftedCells, ShiftedRows, kernel_matrix, window, windows
 from decoders.conditioning import fit_map
 from decoders.heads import HeadScan
+from decoders.layers import ShiftedConv2d
 from decoders.sampling import Scan
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
         BlockPair,
         PixelCNNPlusPlus,
         Resample,
-        ShiftedConv2d,
         ShiftedUpsample,
     )
 
@@ -155,9 +156,9 @@ class _FirstScan:
         # The row of the image, with what lies left of it; the last feature tells it from padding.
         self.buffer = weight.new_zeros(num, self.reach + wide, weight.shape[1])
         self.buffer[:, self.reach : self.reach + width, -1] = 1
-        self.u, self.above = _Rows(first.u, num, wide), _Rows(first.above, num, wide)
-        self.row_above = _matrix(weight[:, :, 0])
-        self.row_own = _matrix(weight[:, :, 1])
+        self.u, self.above = ShiftedRows(first.u, num, wide), ShiftedRows(first.above, num, wide)
+        self.row_above = kernel_matrix(weight[:, :, 0])
+        self.row_own = kernel_matrix(weight[:, :, 1])
         assert first.left.bias is not None
         self.bias = first.left.bias.detach()
         self.pre = weight.new_zeros(num, wide, weight.shape[0])
@@ -177,7 +178,7 @@ class _FirstScan:
         self.u.push(image)
         self.above.push(image)
         self.pre.copy_(_as_cells(self.above.output()))
-        left.add_(_windows(self.buffer, self.reach)[:, 1 : self.wide] @ self.row_above)
+        left.add_(windows(self.buffer, self.reach)[:, 1 : self.wide] @ self.row_above)
         left.add_(self.bias)
         return self.u.output()
 
@@ -185,7 +186,7 @@ class _FirstScan:
         """Return ul at a pixel, (B, F)."""
         pre = self.pre[:, col]
         if col:
-            pre.addmm_(_window(self.buffer, col, self.reach), self.row_own)
+            pre.addmm_(window(self.buffer, col, self.reach), self.row_own)
         return pre
 
 
@@ -207,7 +208,10 @@ class _RowBlock:
 
     def __init__(self, block: Block, h: Tensor | None, num: int, width: int):
         self.extra = block.extra
-        self.enter, self.leave = _Rows(block.enter, num, width), _Rows(block.leave, num, width)
+        self.enter, self.leave = (
+            ShiftedRows(block.enter, num, width),
+            ShiftedRows(block.leave, num, width),
+        )
         self.cond = block.cond.bias(h)
 
     def row(self, x: Tensor, row: int, a: Tensor | None) -> Tensor:
@@ -227,7 +231,10 @@ class _CellBlock:
     """A `Block` of ul, a cell at a time; what is known when a row begins for the whole row."""
 
     def __init__(self, block: Block, h: Tensor | None, num: int, width: int):
-        self.enter, self.leave = _Cells(block.enter, num, width), _Cells(block.leave, num, width)
+        self.enter, self.leave = (
+            ShiftedCells(block.enter, num, width),
+            ShiftedCells(block.leave, num, width),
+        )
         self.cond = block.cond.bias(h)
         assert block.extra is not None
         weight = block.extra.weight.detach()[:, :, 0, 0]
@@ -260,8 +267,8 @@ class _HalveScan:
     """A `Resample` to half the size."""
 
     def __init__(self, part: Resample, num: int, width: int):
-        self.u = _Rows(cast("ShiftedConv2d", part.u), num, width)
-        self.ul = _Cells(cast("ShiftedConv2d", part.ul), num, width)
+        self.u = ShiftedRows(cast("ShiftedConv2d", part.u), num, width)
+        self.ul = ShiftedCells(cast("ShiftedConv2d", part.ul), num, width)
 
     def begin_row(self, u: Tensor, row: int) -> Tensor | None:
         """Take a row of u; return the coarse row that begins with it, if one does."""
@@ -305,82 +312,6 @@ class _DoubleScan:
     def found(self, row: int, col: int) -> Tensor:
         """What a fine cell was given, (B, F)."""
         return self.cells[row % 2, :, col]
-
-
-class _Rows:
-    """The rows that a `ShiftedConv2d` sees, and its output row."""
-
-    def __init__(self, conv: ShiftedConv2d, num: int, width: int):
-        left, right, above, _ = conv.margins
-        self.weight, self.stride = conv.weight.detach(), conv.stride
-        self.bias = None if conv.bias is None else conv.bias.detach()
-        shape = (num, self.weight.shape[1], above + 1, left + width + right)
-        rows = torch.zeros(shape, dtype=self.weight.dtype, device=self.weight.device)
-        self.rows = rows.contiguous(memory_format=torch.channels_last)
-        self.own = self.rows[:, :, -1:, left : left + width]
-
-    def push(self, row: Tensor) -> None:
-        """Take the next row of the input, (B, in, 1, W)."""
-        if self.rows.shape[2] > 1:
-            self.rows[:, :, :-1] = self.rows[:, :, 1:].clone()
-        self.own.copy_(row)
-
-    def output(self) -> Tensor:
-        """The row of the output, (B, out, 1, W / stride)."""
-        return F.conv2d(self.rows, self.weight, self.bias, stride=self.stride)
-
-
-class _Cells:
-    """A `ShiftedConv2d` of kernel (2, 2) that sees to the left, computed a cell at a time.
-
-    The row of the input lies in a buffer (B, 1 + W, in): until a cell is written it holds that of
-    the row above.
-    """
-
-    def __init__(self, conv: ShiftedConv2d, num: int, width: int):
-        weight = conv.weight.detach()
-        self.step = conv.stride[1]
-        self.buffer = weight.new_zeros(num, 1 + width, weight.shape[1])
-        self.row_above, self.row_own = _matrix(weight[:, :, 0]), _matrix(weight[:, :, 1])
-        assert conv.bias is not None
-        self.bias = conv.bias.detach()
-        self.pre = weight.new_zeros(num, width // self.step, weight.shape[0])
-
-    def begin_row(self) -> None:
-        """Compute what the row above gives, for the whole row."""
-        seen = _windows(self.buffer, 2)[:, :: self.step]
-        self.pre.copy_(seen @ self.row_above).add_(self.bias)
-
-    def slot(self, col: int) -> Tensor:
-        """Where a cell of the input belongs, (B, in)."""
-        return self.buffer[:, 1 + col]
-
-    def output(self, col: int) -> Tensor:
-        """A cell of the output, (B, out), whose input is complete; in place."""
-        window = _window(self.buffer, self.step * col, 2)
-        return self.pre[:, col].addmm_(window, self.row_own)
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """One row of a kernel (out, in, k) as the matrix (k · in, out) for a window."""
-    return weight.permute(2, 1, 0).flatten(0, 1).contiguous()
-
-
-def _window(buffer: Tensor, start: int, size: int) -> Tensor:
-    """`size` neighbouring cells of a buffer (B, W', in) as one vector, (B, size · in)."""
-    return buffer.as_strided(
-        (len(buffer), size * buffer.shape[2]),
-        (buffer.stride(0), 1),
-        buffer.storage_offset() + start * buffer.shape[2],
-    )
-
-
-def _windows(buffer: Tensor, size: int) -> Tensor:
-    """Every `_window` of a buffer, (B, W' - size + 1, size · in), without a copy."""
-    num, width, channels = buffer.shape
-    return buffer.as_strided(
-        (num, width - size + 1, size * channels), (buffer.stride(0), channels, 1)
-    )
 
 
 def _act(x: Tensor) -> Tensor:
