@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from pipelines.training.schedule import steps_per_epoch
+
+
+LARGEST = 1e30  # of any flag: float32 has room for what is computed from it
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class TrainConfig:
                 self._refuse(name, "0 or more")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                self._refuse(field.name, "finite")
+            if isinstance(value, float) and not abs(value) <= LARGEST:
+                self._refuse(field.name, f"finite, and at most {LARGEST:g}")
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 self._refuse(field.name, "below 2^63")
         if self.accumulate > self.batch_size:
