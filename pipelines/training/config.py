@@ -7,7 +7,6 @@ from typing import Literal
 
 from pipelines.training.schedule import steps_per_epoch
 
-
 LARGEST = 1e30  # of any flag: float32 has room for what is computed from it
 
 
