@@ -25,6 +25,7 @@ from tests.fuzz.world import build, call
 PATIENCE = 20.0  # seconds, before a case is interrupted as by Ctrl-C
 GRACE = 60.0  # seconds that it then has
 MEMORY = 6 * 2**30
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LEFTOVER = re.compile(r"\..*\.(unfinished|tmp)|\.lock")  # packing goes on from a .part
 
 
@@ -75,9 +76,11 @@ def fork(
     sys.stderr.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of forking with threads, which wait
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child is ready for them
         pid = os.fork()
     if pid == 0:
         _child(work, folder, logs)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     code, hung = _wait(pid, began, patience, number)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # workers, if any are left
@@ -125,6 +128,7 @@ def _child(work: Callable[[], object], folder: Path, logs: Path) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY + _virtual(), resource.RLIM_INFINITY))
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             work()
             code = 0
         except SystemExit as exit_:
@@ -226,7 +230,7 @@ def _is_usage(err: str) -> bool:
 
 
 def _names(sentence: str, case: Case) -> bool:
-    if "out of memory" in sentence:
+    if "out of memory" in sentence or "did training diverge" in sentence:
         return True
     return any(word and word in sentence for word in case.blamed) or "--" in sentence
 
