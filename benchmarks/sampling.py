@@ -1,6 +1,6 @@
 """Time the cached scan against one forward pass and against the plain scan.
 
-    python benchmarks/sampling.py [--cases 1 2 3 4]
+    python benchmarks/sampling.py [--cases 1 2 3 4 5 6 7]
 
 Prints, for each case, the seconds of one teacher-forced forward (`decoder(x)`) and of sampling a
 batch of the same size by the cached scan, and two ratios. The plain scan runs the whole network
@@ -8,7 +8,8 @@ for each sub-pixel: it is timed on a few of its steps, evenly spread, and scaled
 threads; all of a case is timed in turns in one process, and the medians are taken.
 
 Colours are ordered by masked channel groups (a step of the network for each sub-pixel) in the third
-case; in the fourth by the head (a step for each pixel), as by `--color-order head`.
+case; in the fourth by the head (a step for each pixel), as by `--color-order head`. The first four
+are a `GatedPixelCNN`, the others a `PixelCNNPlusPlus` of 64 maps and 2 blocks at each scale.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from decoders import GatedPixelCNN
+from decoders import AutoregressiveDecoder, GatedPixelCNN, PixelCNNPlusPlus
 from decoders.heads import ColorOrder
 from decoders.sampling import Draw, PlainScan, Scan
 
@@ -35,6 +36,7 @@ class Case(NamedTuple):
     least_over_plain: float
     repeats: int
     color_order: ColorOrder = "groups"
+    plus_plus: bool = False
 
 
 CASES = [
@@ -42,6 +44,9 @@ CASES = [
     Case((1, 28, 28), 2, 1, 10, 75, 15),
     Case((3, 32, 32), 256, 64, 2.5, 1000, 3),
     Case((3, 64, 64), 256, 16, 3, 3000, 3, "head"),
+    Case((1, 28, 28), 2, 64, 2, 300, 5, "head", plus_plus=True),
+    Case((1, 28, 28), 2, 1, 10, 75, 15, "head", plus_plus=True),
+    Case((3, 32, 32), 256, 64, 2, 1000, 3, "head", plus_plus=True),
 ]
 PLAIN_STEPS = 5
 
@@ -53,10 +58,17 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def build(
-    image_shape: tuple[int, int, int], num_levels: int, color_order: ColorOrder = "groups"
-) -> GatedPixelCNN:
-    """64 maps × 12 layers, 5×5 kernels."""
+    image_shape: tuple[int, int, int],
+    num_levels: int,
+    color_order: ColorOrder = "groups",
+    plus_plus: bool = False,
+) -> AutoregressiveDecoder:
+    """64 maps × 12 layers, 5×5 kernels; or 64 maps, 2 blocks at each of three scales."""
     torch.manual_seed(0)
+    if plus_plus:
+        return PixelCNNPlusPlus(
+            image_shape, num_levels=num_levels, hidden_channels=64, num_blocks=2
+        ).eval()
     return GatedPixelCNN(
         image_shape,
         num_levels=num_levels,
@@ -67,7 +79,7 @@ def build(
     ).eval()
 
 
-def time_plain_scan(decoder: GatedPixelCNN, batch: int) -> float:
+def time_plain_scan(decoder: AutoregressiveDecoder, batch: int) -> float:
     """Seconds of a whole plain scan, from a few of its steps."""
     channels, height, width = decoder.image_shape
     scan = PlainScan(decoder, None, batch)
@@ -88,7 +100,7 @@ def time_plain_scan(decoder: GatedPixelCNN, batch: int) -> float:
 
 @torch.no_grad()
 def measure(case: Case) -> None:
-    decoder = build(case.image_shape, case.num_levels, case.color_order)
+    decoder = build(case.image_shape, case.num_levels, case.color_order, case.plus_plus)
     noise = torch.rand(case.batch, *case.image_shape)
     x = decoder.sample(noise=noise)  # warm
     decoder(x)
@@ -100,7 +112,9 @@ def measure(case: Case) -> None:
     one, scan = statistics.median(forward), statistics.median(cached)
     plain = time_plain_scan(decoder, case.batch)
     name = f"{'×'.join(map(str, case.image_shape))}, {case.num_levels} levels, batch {case.batch}"
-    if case.image_shape[0] > 1:
+    if case.plus_plus:
+        name += ", PixelCNN++"
+    elif case.image_shape[0] > 1:
         name += f", {case.color_order}"
     print(
         f"{name:37s} {one:9.4f} {scan:9.4f} {plain:10.1f}"
@@ -138,11 +152,11 @@ def show_memory() -> None:
     print(f"memory of the scan's caches, batch 64: {text}")
 
 
-def main(cases: tuple[int, ...] = (1, 2, 3, 4), threads: int = 2) -> None:
+def main(cases: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7), threads: int = 2) -> None:
     """Time the cached scan.
 
     Args:
-        cases: which of the four cases to time.
+        cases: which of the seven cases to time.
         threads: how many threads to use.
     """
     torch.set_num_threads(threads)
