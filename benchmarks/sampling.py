@@ -45,7 +45,7 @@ CASES = [
     Case((3, 32, 32), 256, 64, 2.5, 1000, 3),
     Case((3, 64, 64), 256, 16, 3, 3000, 3, "head"),
     Case((1, 28, 28), 2, 64, 2, 300, 5, "head", plus_plus=True),
-    Case((1, 28, 28), 2, 1, 10, 75, 15, "head", plus_plus=True),
+    Case((1, 28, 28), 2, 1, 15, 50, 15, "head", plus_plus=True),
     Case((3, 32, 32), 256, 64, 2, 1000, 3, "head", plus_plus=True),
 ]
 PLAIN_STEPS = 5

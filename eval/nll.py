@@ -11,8 +11,7 @@ by a `reduce` callable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,7 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from eval.mode import scoring
 
 MAX_LEVELS = 8  # of latents; a fixed width lets a process without a batch join the reduction
 
@@ -128,41 +129,6 @@ class Evaluation:
 
 class NonFiniteScoreError(ValueError):
     """An image scored a number that is none, so that no mean over the set would mean anything."""
-
-
-@contextmanager
-def scoring(model: Any) -> Iterator[None]:
-    """Switch gradients off, put a module into eval mode, and restore both afterwards.
-
-    In training mode a batch norm lets every pixel see every other, so that the number is no
-    likelihood. A callable that is no `nn.Module` must see to eval mode itself. Convolutions on GPUs
-    are in float32, not in TF32, which PyTorch otherwise rounds their inputs to.
-    """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    training = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        with torch.no_grad(), _float32_convolutions():
-            yield
-    finally:
-        for module, was_training in zip(modules, training, strict=True):
-            module.training = was_training
-
-
-@contextmanager
-def _float32_convolutions() -> Iterator[None]:
-    """Switch cuDNN's TF32 off: a flag of convolutions since PyTorch 2.9, of all before."""
-    cudnn: Any = torch.backends.cudnn
-    newer = hasattr(cudnn, "conv")
-    owner = cudnn.conv if newer else cudnn
-    name, off = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
-    before = getattr(owner, name)
-    setattr(owner, name, off)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _terms(model: Model, x: Tensor, y: Any, copies: int = 1, **noise: Any) -> Terms:

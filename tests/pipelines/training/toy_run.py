@@ -105,6 +105,7 @@ CASES = [
     for size in (6, 5, 3, 1)
     for parts in (1, 2)
     for free in (0.0, 0.3)
+    if parts <= size
 ]
 
 
