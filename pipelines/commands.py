@@ -52,10 +52,26 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if (code := _interrupted(error)) is not None:
+            sys.exit(code)
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             drop_pending(sys.stdout)
             sys.exit(0)
         _leave(error)
+
+
+def _interrupted(error: BaseException | None) -> int | None:
+    """Return the exit code of a signal that a library reported as another error, if it was one.
+
+    A compiled module that is interrupted while it is imported raises an ImportError because of it.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 1
+        error = error.__cause__
+    return None
 
 
 def _leave(error: Exception) -> NoReturn:

@@ -124,3 +124,11 @@ def test_full_and_closed_outputs_and_signals(tmp_path):
         ["error", "No space left on device"]
     ]
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_a_signal_during_an_import_is_not_a_bug(signal, code, capfd):
+    with pytest.raises(SystemExit) as left, exit_codes():
+        raise ImportError("initialization failed") from signal
+    assert left.value.code == code
+    assert capfd.readouterr().err == ""
