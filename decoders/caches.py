@@ -1,4 +1,4 @@
-"""What cached scans of convolutional networks are made of: every activation is computed once.
+"""Parts of the cached scans of convolutional networks: every activation is computed once.
 
 What lies above a row is known before the row begins, so that part is computed a row at a time
 (`RowCache`, `ShiftedRows`). What lies to the left is a window of the current row, one matrix
@@ -175,7 +175,7 @@ class ShiftedCells:
         self.pre.copy_(seen @ self.row_above).add_(self.bias)
 
     def slot(self, col: int) -> Tensor:
-        """Where a cell of the input belongs, (B, in)."""
+        """The place of a cell of the input, (B, in)."""
         return self.buffer[:, 1 + col]
 
     def output(self, col: int) -> Tensor:

@@ -310,7 +310,7 @@ class _DoubleScan:
         self.cells[:, :, 2 * col : 2 * col + 2] = block.transpose(0, 1)
 
     def found(self, row: int, col: int) -> Tensor:
-        """What a fine cell was given, (B, F)."""
+        """The features that a fine cell was given, (B, F)."""
         return self.cells[row % 2, :, col]
 
 

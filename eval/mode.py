@@ -12,7 +12,7 @@ from torch import nn
 
 _lock = threading.Lock()
 _before: dict[tuple[int, str], tuple[int, Any]] = {}
-"""How many hold an attribute of an object, and its value before the first of them."""
+"""The holders of each attribute of an object, and its value before the first of them."""
 
 
 @contextmanager
