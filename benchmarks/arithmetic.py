@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import pixelcnn, pixelvae
 from pipelines.model import Model
-from pipelines.networks import ImageSpec
+from pipelines.runs.networks import ImageSpec
 
 IMAGES = 1_281_149
 SHAPE = (3, 64, 64)

@@ -41,7 +41,7 @@ from training import useful_operations
 from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN
 from decoders.sampling import Draw, PlainScan, run
 from eval.mode import scoring
-from pipelines.opened import open_run
+from pipelines.runs.load import open_run
 
 MOST_WHOLE = 4096  # images of which a forward pass fits into memory
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,12 +24,12 @@ import torch
 import tyro
 
 from pipelines.data.sets import load
-from pipelines.finished import scoring
 from pipelines.model import Model
-from pipelines.networks import ImageSpec
 from pipelines.pixelcnn import PRESETS, Config, build
-from pipelines.run import parse
-from pipelines.training.devices import make_fabric
+from pipelines.runs import scoring
+from pipelines.runs.networks import ImageSpec
+from pipelines.runs.pipeline import parse
+from pipelines.runtime.devices import make_fabric
 from pipelines.training.fit import fit
 
 MIDDLE = "batch-size=32 learning-rate=6e-3"  # what single changes are made of

@@ -17,7 +17,7 @@ import tyro
 from sklearn.datasets import load_digits
 
 from decoders import GatedPixelCNN
-from pipelines.finished.pictures import grid, save
+from pipelines.runs.pictures import grid, save
 
 
 def masks() -> dict[str, torch.Tensor]:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from decoders import AutoregressiveDecoder, Categorical, check_causality
 from encoders import LabelEmbedding
-from pipelines.finished.pictures import grid, save
 from pipelines.model import Model
+from pipelines.runs.pictures import grid, save
 
 
 class Block(nn.Module):

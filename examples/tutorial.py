@@ -28,8 +28,8 @@ from decoders import DeconvDecoder, GatedPixelCNN, check_causality, to_levels
 from encoders import GaussianEncoder, LabelEmbedding
 from eval.interpolation import path
 from eval.nll import bits_per_dim, importance_weighted
-from pipelines.finished.pictures import grid, save
 from pipelines.model import Model
+from pipelines.runs.pictures import grid, save
 
 STEPS = int(os.environ.get("TUTORIAL_STEPS", "400"))
 LEVELS, SHAPE = 17, (1, 8, 8)

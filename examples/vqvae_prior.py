@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from decoders import GatedPixelCNN, to_levels
-from pipelines.finished.pictures import grid, save
+from pipelines.runs.pictures import grid, save
 
 CODES, FEATURES = 32, 16
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from encoders import ConvEncoder
-from pipelines.config import RunConfig
 from pipelines.model import Model
-from pipelines.networks import ImageSpec, make_decoder
-from pipelines.run import main
+from pipelines.runs.config import RunConfig
+from pipelines.runs.networks import ImageSpec, make_decoder
+from pipelines.runs.pipeline import main
 from pipelines.runtime.errors import UserError
 
 

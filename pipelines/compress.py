@@ -28,18 +28,18 @@ from torch import Tensor
 
 from decoders.coding import CodingError
 from encoders import LabelEmbedding
-from pipelines.coding import codecs, container, identity, npy, rivals
-from pipelines.coding.container import Header
-from pipelines.commands import exit_codes
+from pipelines.compression import codecs, container, formats, identity, npy
+from pipelines.compression.container import Header
 from pipelines.data.levels import append_levels
 from pipelines.data.sets import DataError
-from pipelines.finished.output import expanded, refuse_existing
-from pipelines.finished.pictures import count_rows
 from pipelines.model import Model
-from pipelines.opened import Run, load_splits, open_run
+from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runs.pictures import count_rows
+from pipelines.runtime.command import exit_codes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
-from pipelines.training.progress import Progress
+from pipelines.runtime.output import expanded, refuse_existing
+from pipelines.runtime.progress import Progress
 
 TAPE_BYTES = 256 * 2**20  # of probabilities that bits-back coding holds for a batch
 
@@ -299,7 +299,7 @@ def _report(
         lines.append(line(f"  of which {what}s", encoded.side_bits / 8))
     if encoded.initial_words:
         lines.append(line("  of which bits to begin with", 4 * encoded.initial_words))
-    for rival in rivals.sizes(images, header.num_levels) if config.compare else ():
+    for rival in formats.sizes(images, header.num_levels) if config.compare else ():
         if rival.each is None and rival.note:
             lines.append(line(rival.name, None, rival.note))
             continue

@@ -16,13 +16,14 @@ import numpy as np
 import tyro
 
 from eval.results import Result, scores_beside
-from pipelines.commands import exit_codes, launch
 from pipelines.data.sets import Batch, Images
-from pipelines.finished import outcome, scoring
-from pipelines.finished.output import expanded, refuse_existing, write_new
-from pipelines.opened import Run, load_splits, open_run
-from pipelines.runtime.command import command
+from pipelines.runs import results, scoring
+from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runtime.command import exit_codes
+from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.output import expanded, refuse_existing, write_new
+from pipelines.runtime.provenance import command
 from pipelines.training.config import TrainConfig
 
 
@@ -67,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(config: Config) -> None:
     """Score a run, write the result, print the table."""
-    began, commit = time.monotonic(), outcome.commit()
+    began, commit = time.monotonic(), results.commit()
     refuse_existing(config.out, config.out and scores_beside(config.out))
     run = open_run(config.run_dir)
-    fabric = launch(
+    fabric = make_fabric(
         TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
     )
     images = load_images(run, config)
@@ -89,7 +90,7 @@ def score(config: Config) -> None:
         raise UserError(
             f"expected --importance-samples of at least 0, got {config.importance_samples}"
         )
-    scored = outcome.score(
+    scored = results.score(
         fabric,
         run.model,
         Shuffled(images.of) if config.condition == "shuffled" else images.of,
@@ -100,7 +101,7 @@ def score(config: Config) -> None:
     )
     if not fabric.is_global_zero:
         return
-    record = outcome.Record(
+    record = results.Record(
         pipeline=run.pipeline,
         command=f"{run.command} && {command()}",
         commit=commit,
@@ -111,13 +112,13 @@ def score(config: Config) -> None:
         seconds=time.monotonic() - began,
         baseline=scoring.independent_pixels(images.train, images.of),
     )
-    result = _relabel(outcome.to_result(scored, run.model, images.of, record), config.condition)
+    result = _relabel(results.to_result(scored, run.model, images.of, record), config.condition)
     condition = "" if config.condition == "given" else f"-{config.condition}"
     file = write_new(
         config.out or config.run_dir / f"result-{config.split}{condition}.json",
-        lambda free: outcome.write(free, result, scored),
+        lambda free: results.write(free, result, scored),
     )
-    print(outcome.table(result, file))
+    print(results.table(result, file))
 
 
 class Shuffled:

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from encoders import HierarchicalEncoder, LabelEmbedding
 from eval.interpolation import Method, smoothness
-from pipelines.commands import exit_codes, launch
-from pipelines.finished import pictures, walk
-from pipelines.finished.output import expanded, free_name, refuse_existing
-from pipelines.finished.walk import Ends, Walk
-from pipelines.opened import Run, load_splits, open_run
+from pipelines.runs import pictures, traversal
+from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runs.traversal import Ends, Walk
+from pipelines.runtime.command import exit_codes
+from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.output import expanded, free_name, refuse_existing
 from pipelines.training.config import TrainConfig
 
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         check(config)
         run = open_run(config.run_dir)
-        fabric = launch(TrainConfig(accelerator=config.accelerator, devices="1"))
+        fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
         run.model.to(fabric.device)
         files = _files(run, config)
         try:
@@ -118,14 +119,18 @@ def take(run: Run, config: Config) -> tuple[Walk, Ends]:
             raise UserError(f"--between labels is for a model given labels, not {model.kind!r}")
         classes = run.spec.num_classes
         ends = _named_ends(config, classes, classes * (classes - 1), "labels")
-        ends = ends or walk.label_ends(config.pairs, classes)
+        ends = ends or traversal.label_ends(config.pairs, classes)
         options: dict[str, Any] = {"noise": config.noise, "seed": config.seed}
-        return walk.between_labels(model, ends, config.steps, method=config.wanted, **options), ends
+        return traversal.between_labels(
+            model, ends, config.steps, method=config.wanted, **options
+        ), ends
     images = load_splits(run, data_dir=config.data_dir).test
     ends = _named_ends(config, len(images), len(images) // 2, "test images")
-    ends = ends or walk.image_ends(images, config.pairs)
+    ends = ends or traversal.image_ends(images, config.pairs)
     options = {"level": config.level, "noise": config.noise, "seed": config.seed}
-    walks = walk.between_images(model, images, ends, config.steps, method=config.wanted, **options)
+    walks = traversal.between_images(
+        model, images, ends, config.steps, method=config.wanted, **options
+    )
     return walks, ends
 
 
@@ -145,7 +150,7 @@ def _named_ends(config: Config, count: int, most: int, what: str) -> Ends | None
 
 def measure(run: Run, config: Config, walks: Walk, ends: Ends) -> dict[str, Any]:
     """How smooth the walks are, and how far their ends are from the images they are codes of."""
-    method = config.wanted or walk.default_method(run.model)
+    method = config.wanted or traversal.default_method(run.model)
     smooth = smoothness(walks.x, run.spec.num_levels)
     coded = config.level == "all" and run.model.encodes_images
     between = {"first": walks.first, "last": walks.last}
@@ -195,7 +200,7 @@ def table(record: dict[str, Any]) -> str:
 
 def _files(run: Run, config: Config) -> tuple[Path, Path, Path]:
     """Where the picture, the animation and the numbers go: none of them is there yet."""
-    words = ["interpolation", config.wanted or walk.default_method(run.model)]
+    words = ["interpolation", config.wanted or traversal.default_method(run.model)]
     words += [f"between-{config.between}"] * (config.between != "images")
     words += [config.level] * (config.level != "all")
     words += ["independent"] * (config.noise != "common")
@@ -210,11 +215,11 @@ def _write(
     walks: Walk, record: dict[str, Any], num_levels: int, files: tuple[Path, Path, Path]
 ) -> None:
     png, gif, numbers = files
-    canvas = walk.grid(walks, num_levels)
+    canvas = traversal.grid(walks, num_levels)
     with whole_file(png) as stream:
         pictures.to_image(canvas).save(stream, format="PNG")
     with whole_file(gif) as stream:
-        pictures.save_gif(walk.frames(walks, num_levels), stream, colours=canvas)
+        pictures.save_gif(traversal.frames(walks, num_levels), stream, colours=canvas)
     with whole_file(numbers) as stream:
         stream.write((json.dumps(record, indent=2) + "\n").encode())
 

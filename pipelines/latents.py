@@ -16,11 +16,12 @@ import tyro
 
 from eval.latents import Latents
 from eval.results import ResultError, read_result
-from pipelines.commands import exit_codes, launch
-from pipelines.finished import board, codes, scoring
-from pipelines.finished.output import expanded
-from pipelines.opened import Run, load_splits, open_run
+from pipelines.runs import latent_study, scoring, tensorboard
+from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runtime.command import exit_codes
+from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.output import expanded
 from pipelines.training.config import TrainConfig
 
 
@@ -82,7 +83,7 @@ def study(run: Run, config: Config) -> tuple[Latents, list[dict[str, Any]], list
     Raises:
         UserError: the run was not scored, or on other images; there are too few.
     """
-    fabric = launch(TrainConfig(accelerator=config.accelerator, devices="1"))
+    fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
     run.model.to(fabric.device)
     splits = load_splits(run, data_dir=config.data_dir)
     _check_result(config.run_dir, splits.test.fingerprint)
@@ -90,28 +91,32 @@ def study(run: Run, config: Config) -> tuple[Latents, list[dict[str, Any]], list
     if len(chosen) < 2:
         raise UserError("expected at least two test images, got one: no code differs from another")
     evaluation = scoring.score(fabric, run.model, splits.test, batch_size=size, chosen=chosen)
-    test = codes.encode(run.model, splits.test, chosen, batch_size=size)
-    latents = codes.measure(run.model, splits.test, evaluation, test, chosen, batch_size=size)
+    test = latent_study.encode(run.model, splits.test, chosen, batch_size=size)
+    latents = latent_study.measure(
+        run.model, splits.test, evaluation, test, chosen, batch_size=size
+    )
     described = scoring.describe_part(splits.test, config.num)
     drawn = {"codes": described, "swapped": described}
     probes = []
     if config.fit and splits.train.labels is not None:
         chosen = scoring.part(splits.train, config.fit)
         drawn["fitted"] = scoring.describe_part(splits.train, config.fit)
-        train = codes.encode(run.model, splits.train, chosen, batch_size=size)
-        if not codes.can_probe(train):
+        train = latent_study.encode(run.model, splits.train, chosen, batch_size=size)
+        if not latent_study.can_probe(train):
             raise UserError(
-                f"expected at least {codes.FEWEST_TO_FIT} training images of two labels to fit "
-                f"probes to, got {len(train.x)}: raise --fit, or choose --fit 0 for no probes"
+                f"expected at least {latent_study.FEWEST_TO_FIT} training images of two labels to "
+                f"fit probes to, got {len(train.x)}: raise --fit, or choose --fit 0 for no probes"
             )
-        probes = codes.probe(train, test)
-    codes.add_to_result(config.run_dir, latents, evaluation.nll.count, probes, drawn)
+        probes = latent_study.probe(train, test)
+    latent_study.add_to_result(config.run_dir, latents, evaluation.nll.count, probes, drawn)
     shown = test.part(config.points)
     files = []
     if len(shown.x) >= 4:
         methods = ("pca", "tsne") if config.tsne else ("pca",)
-        files = codes.draw(config.run_dir, shown, methods, config.seed)
-        board.add_projector(config.run_dir, shown.means, shown.x, run.spec.num_levels, shown.labels)
+        files = latent_study.draw(config.run_dir, shown, methods, config.seed)
+        tensorboard.add_projector(
+            config.run_dir, shown.means, shown.x, run.spec.num_levels, shown.labels
+        )
     return latents, probes, files
 
 

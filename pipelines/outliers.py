@@ -22,13 +22,14 @@ import numpy as np
 import tyro
 
 from eval.nll import Score, Terms, bits_per_dim
-from pipelines.commands import exit_codes, launch
-from pipelines.finished import elsewhere, scoring
-from pipelines.finished.elsewhere import Elsewhere, Source
-from pipelines.finished.output import expanded, free_name
-from pipelines.opened import Run, load_splits, open_run
+from pipelines.runs import scoring, user_images
+from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runs.user_images import Elsewhere, Source
+from pipelines.runtime.command import exit_codes
+from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.output import expanded, free_name
 from pipelines.training.config import TrainConfig
 
 
@@ -77,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.background,
             config.images_dir or config.data_dir or run.config.data_dir,
         )
-        others = elsewhere.read(run, source, test)
-        fabric = launch(TrainConfig(accelerator=config.accelerator, devices="1"))
+        others = user_images.read(run, source, test)
+        fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
         run.model.to(fabric.device)
         scores = {
             name: scoring.score(

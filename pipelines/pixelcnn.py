@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipelines.config import RunConfig
 from pipelines.model import Model
-from pipelines.networks import ImageSpec, make_annotation_encoder, make_decoder
-from pipelines.run import main
+from pipelines.runs.config import RunConfig
+from pipelines.runs.networks import ImageSpec, make_annotation_encoder, make_decoder
+from pipelines.runs.pipeline import main
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import Literal
 from decoders import DiagonalGaussian, GatedPixelCNN
 from encoders import GaussianEncoder, HierarchicalEncoder, Upsample
 from encoders.base import Encoder
-from pipelines.config import RunConfig
 from pipelines.model import Model
-from pipelines.networks import ImageSpec, make_decoder
-from pipelines.run import main
+from pipelines.runs.config import RunConfig
+from pipelines.runs.networks import ImageSpec, make_decoder
+from pipelines.runs.pipeline import main
 from pipelines.runtime.errors import UserError
 
 

@@ -26,17 +26,18 @@ from torch import Tensor
 
 from encoders.base import device_of
 from eval.quality import Neighbours, frechet_distance, nearest_neighbours
-from pipelines.commands import exit_codes, launch
 from pipelines.data.sets import Images, Splits, load
-from pipelines.finished import classifier, foreign, pictures, scoring
-from pipelines.finished.classifier import Classifier, FeatureNetwork
-from pipelines.finished.output import expanded, free_name
-from pipelines.finished.scoring import move
-from pipelines.opened import Run, load_splits, open_run
+from pipelines.runs import classifier, features, pictures, scoring
+from pipelines.runs.classifier import Classifier, FeatureNetwork
+from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runs.scoring import move
+from pipelines.runtime.command import exit_codes
+from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home, whole_file
+from pipelines.runtime.output import expanded, free_name
+from pipelines.runtime.progress import Progress
 from pipelines.training.config import TrainConfig
-from pipelines.training.progress import Progress
 
 SHOWN = 10  # samples whose neighbours are drawn
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = open_run(config.run_dir)
         splits = load_splits(run, data_dir=config.data_dir)
         check(config, splits)
-        fabric = launch(TrainConfig(accelerator=config.accelerator, devices="1"))
+        fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
         network, source = find_network(fabric, run, config, splits)
         network.to(fabric.device)
         run.model.to(fabric.device)
@@ -140,7 +141,7 @@ def find_network(
     """
     folder = at_home(config.features or config.run_dir / "classifier")
     if ":" in config.features and not folder.exists():
-        network = foreign.load(config.features, splits.test)
+        network = features.load(config.features, splits.test)
         return network, {"network": f"the network {config.features}"}
     if not config.features and not (folder / "config.json").exists():
         if splits.train.labels is None or splits.train.num_classes < 2:

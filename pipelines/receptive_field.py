@@ -15,13 +15,13 @@ import tyro
 
 from decoders.base import AutoregressiveDecoder
 from decoders.checks import SubPixel, receptive_field, show_field
-from pipelines.commands import checked, exit_codes
-from pipelines.finished.output import expanded, refuse_existing
-from pipelines.finished.pictures import shade_field, to_image
-from pipelines.networks import DecoderConfig, ImageSpec, make_decoder
-from pipelines.opened import open_run
+from pipelines.runs.load import open_run
+from pipelines.runs.networks import DecoderConfig, ImageSpec, checked, make_decoder
+from pipelines.runs.pictures import shade_field, to_image
+from pipelines.runtime.command import exit_codes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.output import expanded, refuse_existing
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,19 @@ import tyro
 from torch import Tensor
 
 from decoders import DeconvDecoder
-from pipelines.commands import exit_codes
 from pipelines.data.levels import append_levels
 from pipelines.data.sets import to_display
-from pipelines.finished import pictures
-from pipelines.finished.output import expanded, free_name, refuse_existing
-from pipelines.finished.plan import Config, Plan, check, make_plan
 from pipelines.model import Model
-from pipelines.networks import make_decoder
-from pipelines.opened import Run, open_run
+from pipelines.runs import pictures
+from pipelines.runs.load import Run, open_run
+from pipelines.runs.networks import make_decoder
+from pipelines.runs.sampling import Config, Plan, check, make_plan
+from pipelines.runtime.command import exit_codes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.output import expanded, free_name, refuse_existing
+from pipelines.runtime.progress import Progress
 from pipelines.training.checkpoint import CheckpointError, load_into
-from pipelines.training.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> None:

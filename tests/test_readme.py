@@ -31,10 +31,9 @@ import pytest
 import torch
 import tyro
 
-from pipelines import opened
-from pipelines import run as runs
-from pipelines.commands import checked
-from pipelines.networks import ImageSpec
+from pipelines.runs import load
+from pipelines.runs import pipeline as runs
+from pipelines.runs.networks import ImageSpec, checked
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -96,7 +95,7 @@ def test_command_is_right(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     training = TRAINING.fullmatch(command)
-    if training and training[1] in opened.PIPELINES:
+    if training and training[1] in load.PIPELINES:
         check_training(training[1], shlex.split(training[2]), tmp_path)
     elif tool := TOOL.fullmatch(command):
         check_tool(tool[1], shlex.split(tool[2]))

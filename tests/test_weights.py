@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.opened import open_run
+from pipelines.runs.load import open_run
 
 WEIGHTS = sorted((Path(__file__).parent.parent / "weights").glob("*/"))
 

@@ -30,7 +30,7 @@ from pipelines.data.part import Part
 from pipelines.data.raw import DamagedError, DataError
 from pipelines.data.subset import Rows
 from pipelines.data.workers import cores, run_here, run_workers
-from pipelines.training.progress import Progress
+from pipelines.runtime.progress import Progress
 
 _FEW = 4  # so few tasks are done before workers would have started
 _PATIENCE = 20  # damaged images after which a strict packing looks for no more

@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.data.image_files import Problem, Rules, UnfitError, decode
 from pipelines.data.listing import Listing
 from pipelines.data.raw import DamagedError, DataError
-from pipelines.runtime.command import command
+from pipelines.runtime.provenance import command
 
 _FILES, _BYTES = 2000, 1 << 28  # that are looked at in each split
 _SHOWN = 3  # further files that are named for each problem

@@ -1,33 +1,153 @@
-"""The command line that is running."""
+"""Exit codes of every command, and the one sentence for an error that its user can fix.
+
+Exit codes: 0 where all went well, 2 with one sentence for what a user can fix, 130 and 143 after
+SIGINT and SIGTERM (or SIGHUP), and 1 with a traceback for a bug in this toolkit.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
+import select
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch.distributed as dist
+
+from decoders.arguments import NonFiniteError
+from eval.errors import ResultError
+from eval.nll import NonFiniteScoreError
+from pipelines.runtime.errors import RelayedError, UserError
+from pipelines.runtime.messages import drop_pending, escape_unprintable, say
+
+# The other packages know nothing of UserError.
+_OF_OTHERS = (NonFiniteError, NonFiniteScoreError, ResultError)
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_LOST_PROCESS = ("gloo", "NCCL", "recvValue", "Connection closed by peer", "Connection reset")
 
 
-def command(*more: str) -> str:
-    """Return the command line as one would type it, with more words at its end."""
-    return join(["python", *sys.orig_argv[1:], *more])
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Run a command: turn what a user can fix into one sentence on standard error.
 
-
-def join(words: Iterable[str]) -> str:
-    r"""Quote words for a shell, those with bytes that are not UTF-8 for bash or zsh.
-
-    >>> print(join(["python", "a b", "caf\udce9's"]))
-    python 'a b' $'caf\xe9\x27s'
+    Of several processes that meet the same error, the first says so. The others leave with 0, since
+    Fabric kills the first as soon as another exits with an error.
     """
-    return " ".join(map(_quote, words))
-
-
-def _quote(word: str) -> str:
-    data = os.fsencode(word)
+    escape_unprintable()
     try:
-        data.decode()
-        return shlex.quote(word)
-    except UnicodeDecodeError:
-        shown = re.sub(rb"[^\w./= -]", lambda found: b"\\x%02x" % found[0][0], data)
-        return f"$'{shown.decode()}'"
+        with _terminated_cleanly():
+            yield
+            _flush_output()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if (code := _interrupted(error)) is not None:
+            sys.exit(code)
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            drop_pending(sys.stdout)
+            sys.exit(0)
+        _leave(error)
+
+
+def _interrupted(error: BaseException | None) -> int | None:
+    """Return the exit code of a signal that a library reported as another error, if it was one.
+
+    A compiled module that is interrupted while it is imported raises an ImportError because of it.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 1
+        error = error.__cause__
+    return None
+
+
+def _leave(error: Exception) -> NoReturn:
+    """Say what went wrong, if it is for this process to say, and exit."""
+    follows = dist.is_available() and dist.is_initialized() and dist.get_rank() > 0
+    lost = _is_of_lost_process(error)
+    agreed = getattr(error, "agreed", isinstance(error, NonFiniteScoreError))
+    if isinstance(error, RelayedError) or (follows and (agreed or lost)):
+        sys.exit(0)
+    sentence = "another process of this run has ended: see above" if lost else explain(error)
+    if sentence is not None:
+        say(f"error: {sentence}")
+        sys.exit(2)
+    say("".join(traceback.format_exception(error)), end="")
+    say("This is a bug in pixel-decoders: please report it with these lines and the command.")
+    sys.exit(1)
+
+
+def explain(error: Exception) -> str | None:
+    """Put an error that a user can fix into one sentence; None if it must be a bug.
+
+    >>> explain(PermissionError(13, "Permission denied", "runs/a/config.json"))
+    'cannot use runs/a/config.json: Permission denied'
+    >>> explain(KeyError("x")) is None
+    True
+    """
+    if isinstance(error, (UserError, *_OF_OTHERS)):
+        return str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or type(error).__name__
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"cannot use {' and '.join(named)}: {reason}" if named else f"the system: {reason}"
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        return f"out of memory ({first}): lower the batch size, or take a smaller model or image"
+    return None
+
+
+def _is_of_lost_process(error: Exception) -> bool:
+    """Tell whether a collective failed because the process at its other end is gone."""
+    distributed = dist.is_available() and dist.is_initialized()
+    signs = any(sign in str(error) for sign in _LOST_PROCESS)
+    return distributed and isinstance(error, RuntimeError) and signs
+
+
+@contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that half-written files and locks are removed."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # not ignored, as under nohup
+                before[number] = signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(_: int, __: FrameType | None) -> NoReturn:
+    sys.exit(143)
+
+
+def _flush_output() -> None:
+    """Bring what was printed out of this process, while an error can still be told."""
+    output = sys.stdout
+    if output is None:  # closed by the shell's >&-
+        return
+    try:
+        output.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_pending(output)
+        raise UserError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether standard output is a pipe whose reader has read enough, such as `| head`."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # closed, or not a file
+        return False

@@ -88,7 +88,7 @@ def config_of(command: str) -> type:
     """Return the dataclass whose fields are a command's flags."""
     module, _, action = command.partition(" ")
     loaded = importlib.import_module(
-        "pipelines.finished.plan" if module.endswith(".sample") else module
+        "pipelines.runs.sampling" if module.endswith(".sample") else module
     )
     return getattr(loaded, action.capitalize() or "Config")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from pipelines.runtime.command import join
+from pipelines.runtime.provenance import join
 from tests.fuzz.cases import TRAINING, Case, damage
 from tests.fuzz.world import build, call
 

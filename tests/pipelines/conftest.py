@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines import autoencoder, pixelcnn, pixelvae
-from pipelines.run import main
+from pipelines.runs.pipeline import main
 
 SMALL = [
     "--steps=20", "--limit=100", "--hidden-channels=12", "--num-layers=2", "--num-samples=0",

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.coding import container, rivals
 from pipelines.compress import main
+from pipelines.compression import container, formats
 from pipelines.data.levels import append_levels, read_levels
 from pipelines.data.sets import DataConfig, load
-from pipelines.opened import open_run
+from pipelines.runs.load import open_run
 from pipelines.training.checkpoint import save_weights
 
 COUNT = 70  # more than a batch, and not a multiple of one
@@ -291,17 +291,17 @@ def test_refusals(train_run, packed, digits, tmp_path, capsys, refusal):
 def test_rivals(tmp_path):
     """PNG's size is that of a file with these pixels, bits packed where levels allow."""
     x = np.random.default_rng(0).integers(0, 256, (3, 3, 9, 7), dtype=np.uint8)
-    sizes = {rival.name: rival for rival in rivals.sizes(x, 256)}
+    sizes = {rival.name: rival for rival in formats.sizes(x, 256)}
     written = 0
     for image in x:
         Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "x.png", optimize=True)
         written += (tmp_path / "x.png").stat().st_size
     assert sizes["PNG"].each == written
     assert sizes["WebP lossless"].each
-    binary = rivals.sizes(x[:, :1] & 1, 2)[0]
+    binary = formats.sizes(x[:, :1] & 1, 2)[0]
     assert binary.each is not None
     assert binary.each < 3 * (9 * 7 + 60)
-    assert rivals.sizes(x[:, :2], 256)[0].note == "not for 2 channels"
-    sheet = rivals.sheet(x.transpose(0, 2, 3, 1))
+    assert formats.sizes(x[:, :2], 256)[0].note == "not for 2 channels"
+    sheet = formats.sheet(x.transpose(0, 2, 3, 1))
     assert sheet.size >= x.size
     np.testing.assert_array_equal(sheet[:9, :7], x[0].transpose(1, 2, 0))

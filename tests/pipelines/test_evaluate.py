@@ -13,7 +13,7 @@ from eval.results import read_result
 from pipelines.data.sets import DataConfig, load
 from pipelines.data.subset import draw
 from pipelines.evaluate import Shuffled, main
-from pipelines.opened import load_splits, open_run
+from pipelines.runs.load import load_splits, open_run
 from pipelines.training.checkpoint import save_weights
 
 VAE = ("pixelvae", "--latent-dim=3")

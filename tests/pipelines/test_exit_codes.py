@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from eval.errors import ResultError
-from pipelines.commands import checked, exit_codes
+from pipelines.runs.networks import checked
+from pipelines.runtime.command import exit_codes
 from pipelines.runtime.errors import RelayedError, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def test_a_network_that_cannot_be_built_names_the_flags(size):
 SCENARIOS = """
 import os, signal, sys, time
 from pathlib import Path
-from pipelines.commands import exit_codes
+from pipelines.runtime.command import exit_codes
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.lock import hold
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.finished import walk
-from pipelines.finished.walk import Ends
 from pipelines.interpolate import main
-from pipelines.opened import load_splits, open_run
+from pipelines.runs import traversal
+from pipelines.runs.load import load_splits, open_run
+from pipelines.runs.traversal import Ends
 
 VAE = ("pixelvae", "--latent-dim=3")
 TWO = ("pixelvae", "--levels-of-latents=2", "--latent-dim=3", "--latent-map", "2", "4", "4")
@@ -45,8 +45,8 @@ def test_files_and_numbers(copy_run, capsys):
         assert animation.n_frames <= 7
     run = open_run(run_dir)
     test = load_splits(run).test
-    ends = walk.image_ends(test, 2)
-    walks = walk.between_images(run.model, test, ends, 4)
+    ends = traversal.image_ends(test, 2)
+    walks = traversal.between_images(run.model, test, ends, 4)
     changes = walks.x.double().diff(dim=0).abs().mean()
     assert record["smoothness"]["mean"] == pytest.approx(float(changes))
     off = (walks.x[0].double() - test.batch(ends.first).x.double()).abs().mean()
@@ -57,7 +57,7 @@ def test_files_and_numbers(copy_run, capsys):
 def test_ends_are_the_codes_of_the_images(opened):
     """The first picture is drawn from the first image's code, with the walk's noise."""
     model, test = opened(*VAE)
-    x = walk.between_images(model, test, between(4, 7), 3, seed=5).x
+    x = traversal.between_images(model, test, between(4, 7), 3, seed=5).x
     noise = torch.rand((1, 1, 8, 8), generator=torch.Generator().manual_seed(5))
     for place, image in ((0, 4), (2, 7)):
         ((mean, _),) = model.encoder.posterior(test.batch(np.array([image])).x)
@@ -68,9 +68,9 @@ def test_common_noise_changes_nothing_where_the_code_stays(opened):
     """From an image to itself nothing moves, unless the noise is drawn anew at every step."""
     for args in (VAE, LABEL, ("autoencoder",)):
         model, test = opened(*args)
-        x = walk.between_images(model, test, between(3, 3), 3).x
+        x = traversal.between_images(model, test, between(3, 3), 3).x
         assert (x == x[:1]).all()
-        x = walk.between_images(model, test, between(3, 3), 3, noise="independent").x
+        x = traversal.between_images(model, test, between(3, 3), 3, noise="independent").x
         assert (x != x[:1]).any()
 
 
@@ -83,8 +83,8 @@ def test_top_moves_while_the_bottom_keeps_its_noise(opened):
         (means, _), _ = model.encoder.posterior(test.batch(np.arange(10)).x)
         head.bias[:3] -= means.mean(0)
     pairs = Ends(np.arange(5), np.arange(5, 10))
-    there = walk.between_images(model, test, pairs, 3, level="top").x
-    back = walk.between_images(model, test, Ends(pairs.last, pairs.first), 3, level="top").x
+    there = traversal.between_images(model, test, pairs, 3, level="top").x
+    back = traversal.between_images(model, test, Ends(pairs.last, pairs.first), 3, level="top").x
     assert torch.equal(there, back.flip(0))
     assert (there[0] != there[-1]).any()
 
@@ -93,7 +93,8 @@ def test_bottom_moves_while_the_top_stays(opened):
     """Only the first image's top level counts; there is no last image."""
     model, test = opened(*TWO)
     walks = [
-        walk.between_images(model, test, between(0, last), 3, level="bottom") for last in (5, 6)
+        traversal.between_images(model, test, between(0, last), 3, level="bottom")
+        for last in (5, 6)
     ]
     assert torch.equal(walks[0].x, walks[1].x)
     assert walks[0].last is None
@@ -103,10 +104,10 @@ def test_bottom_moves_while_the_top_stays(opened):
 def test_between_labels(opened, copy_run):
     """The ends are drawn given the two labels; every pair of labels comes once."""
     model, _ = opened(*LABEL)
-    x = walk.between_labels(model, between(2, 9), 3, seed=1).x
+    x = traversal.between_labels(model, between(2, 9), 3, seed=1).x
     noise = torch.rand((1, 1, 8, 8), generator=torch.Generator().manual_seed(1))
     assert torch.equal(x[2], model.sample(1, torch.tensor([9]), noise=noise))
-    pairs = list(zip(*walk.label_ends(90, 10), strict=True))
+    pairs = list(zip(*traversal.label_ends(90, 10), strict=True))
     assert len(set(pairs)) == 90
     assert all(first != last for first, last in pairs)
     run_dir = copy_run(*LABEL)
@@ -117,10 +118,10 @@ def test_between_labels(opened, copy_run):
 
 
 def test_an_arc_only_where_codes_are_round(opened):
-    assert walk.default_method(opened(*VAE)[0]) == "slerp"
-    assert walk.default_method(opened("pixelvae", "--latent-dim=1")[0]) == "lerp"
-    assert walk.default_method(opened(*LABEL)[0]) == "lerp"
-    assert walk.default_method(opened("autoencoder")[0]) == "lerp"
+    assert traversal.default_method(opened(*VAE)[0]) == "slerp"
+    assert traversal.default_method(opened("pixelvae", "--latent-dim=1")[0]) == "lerp"
+    assert traversal.default_method(opened(*LABEL)[0]) == "lerp"
+    assert traversal.default_method(opened("autoencoder")[0]) == "lerp"
 
 
 @pytest.mark.parametrize(

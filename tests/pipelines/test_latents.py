@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eval import compare, report
 from eval.results import read_result, write_result
 from pipelines.data.sets import to_display
-from pipelines.finished import codes, scoring
 from pipelines.latents import main
-from pipelines.opened import load_splits, open_run
+from pipelines.runs import latent_study, scoring
+from pipelines.runs.load import load_splits, open_run
 
 VAE = ("pixelvae", "--latent-dim=3")
 ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"  # no machine has both
@@ -66,7 +66,7 @@ def test_command_only_adds(copy_run, capsys):
 def test_codes_are_the_posteriors(vae):
     model, test = vae
     chosen = np.array([90, 3, 4, 50, 6, 7, 8])
-    found = codes.encode(model, test, chosen, batch_size=3)
+    found = latent_study.encode(model, test, chosen, batch_size=3)
     x = test.batch(chosen).x
     with torch.no_grad():
         ((mean, std),) = model.encoder.posterior(x)
@@ -81,7 +81,7 @@ def test_gain_is_that_over_the_code_of_another_image_of_the_whole_set(vae):
     """By hand, on five images of 100; a decoder that ignores its code gains nothing."""
     model, test = vae
     chosen = np.array([1, 20, 21, 50, 99])
-    found = codes.gain(model, test, chosen, batch_size=2)
+    found = latent_study.gain(model, test, chosen, batch_size=2)
     others = scoring.others(len(test))[chosen]
     assert not np.isin(others, chosen).all()
     h = []
@@ -95,7 +95,7 @@ def test_gain_is_that_over_the_code_of_another_image_of_the_whole_set(vae):
             if "cond" in name:
                 weight.zero_()
     np.testing.assert_allclose(found.values, by_hand.numpy(), rtol=1e-4, atol=1e-4)
-    assert codes.gain(model, test, chosen).mean == 0
+    assert latent_study.gain(model, test, chosen).mean == 0
 
 
 def test_worth_of_a_code_does_not_depend_on_the_order_of_the_set():

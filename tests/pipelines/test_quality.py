@@ -13,12 +13,12 @@ import torch
 from eval.quality import nearest_neighbours
 from pipelines import quality
 from pipelines.data.sets import DataConfig, load
-from pipelines.finished import classifier
-from pipelines.opened import load_splits, open_run
 from pipelines.quality import Config, Drawn, main
+from pipelines.runs import classifier
+from pipelines.runs.load import load_splits, open_run
+from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import make_fabric
 
 LABEL = ("pixelcnn", "--condition=label")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from pipelines.finished import scoring
-from pipelines.finished.plan import kept
-from pipelines.opened import load_splits, open_run
+from pipelines.runs import scoring
+from pipelines.runs.load import load_splits, open_run
+from pipelines.runs.sampling import kept
 from pipelines.sample import main
 
 Train = Callable[..., Path]

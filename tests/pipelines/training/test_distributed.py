@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipelines.runtime.devices import make_fabric
 from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import make_fabric
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 toy = SimpleNamespace(**runpy.run_path(str(SCRIPT)))

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eval.nll import NonFiniteScoreError
+from pipelines.runtime.devices import make_fabric
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import make_fabric
 from pipelines.training.ema import EMA
 from pipelines.training.fit import NonFiniteError, fit
 from pipelines.training.schedule import batch_indices, work

@@ -78,7 +78,7 @@ def test_leftovers_of_a_run_go_and_the_user_s_files_stay(tmp_path):
 RACE = """
 import os, sys
 from pipelines import pixelcnn
-from pipelines.run import main
+from pipelines.runs.pipeline import main
 
 def train(*flags):
     argv = ["--limit=20", "--hidden-channels=4", "--num-layers=1", "--num-samples=0",

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipelines.runtime.devices import make_fabric
 from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import make_fabric
 from pipelines.training.fit import fit
 from pipelines.training.signals import Interrupts, resume_command
 

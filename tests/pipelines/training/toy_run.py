@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from eval.nll import Terms
 from pipelines.data.sets import Batch
+from pipelines.runtime.devices import make_fabric
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import make_fabric
 from pipelines.training.fit import fit
 from pipelines.training.schedule import work
 from pipelines.training.step import Stepper

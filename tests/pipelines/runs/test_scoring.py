@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from pipelines.data.sets import DataConfig, load
-from pipelines.finished import scoring
-from pipelines.finished.outcome import VALIDATION_IMAGES, validate
+from pipelines.runs import scoring
+from pipelines.runs.results import VALIDATION_IMAGES, validate
 from pipelines.model import Model
-from pipelines.opened import open_run
+from pipelines.runs.load import open_run
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import make_fabric
+from pipelines.runtime.devices import make_fabric
 
 TWO = ("--levels-of-latents=2", "--latent-dim=3", "--latent-map", "2", "4", "4")
 CASES = {"one level": ("--latent-dim=3",), "two levels": TWO}

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from eval.results import Estimate, Result, read_result
-from pipelines.finished.outcome import table, write
-from pipelines.finished.output import write_new
+from pipelines.runs.results import table, write
+from pipelines.runtime.output import write_new
 from pipelines.runtime.files import TakenError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,10 +13,10 @@ from torch import Tensor
 from decoders import AutoregressiveDecoder
 from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
-from pipelines.finished.scoring import move, part
+from pipelines.runs.scoring import move, part
 from pipelines.model import Model
 from pipelines.runtime.files import whole_file
-from pipelines.training.progress import Progress, progress
+from pipelines.runtime.progress import Progress, progress
 
 LONG_SIDE = 1200  # pixels that a grid is enlarged towards
 

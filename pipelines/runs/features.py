@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.data.sets import Images, to_display
-from pipelines.finished.classifier import FeatureNetwork
+from pipelines.runs.classifier import FeatureNetwork
 from pipelines.runtime.errors import UserError
 
 

@@ -23,12 +23,12 @@ from eval.nll import Evaluation, Score
 from eval.results import read_result, write_result
 from pipelines.data import subset
 from pipelines.data.sets import Images, Splits
-from pipelines.finished import board, scoring
-from pipelines.finished.scoring import describe_part, move
+from pipelines.runs import scoring, tensorboard
+from pipelines.runs.scoring import describe_part, move
 from pipelines.model import Model
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.lock import hold
-from pipelines.training.progress import Progress
+from pipelines.runtime.progress import Progress
 
 AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
 MOST_SWAPPED = 2**20  # sub-pixels that are then scored with their own and with another's code
@@ -249,5 +249,5 @@ def study(
     add_to_result(run_dir, latents, evaluation.nll.count, probes, drawn)
     if pictures and len(codes.x) >= 4:  # a plane of fewer points shows nothing
         draw(run_dir, codes, ("pca",))
-    board.add_projector(run_dir, codes.means, codes.x, test.num_levels, codes.labels)
+    tensorboard.add_projector(run_dir, codes.means, codes.x, test.num_levels, codes.labels)
     return latents.verdict

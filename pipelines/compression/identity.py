@@ -13,12 +13,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from pipelines.coding.codecs import method_of
-from pipelines.coding.container import DIGITS, Header, checksum
-from pipelines.config import RunConfig
+from pipelines.compression.codecs import method_of
+from pipelines.compression.container import DIGITS, Header, checksum
 from pipelines.data.sets import DataError
-from pipelines.networks import DecoderConfig
-from pipelines.opened import Run
+from pipelines.runs.config import RunConfig
+from pipelines.runs.load import Run
+from pipelines.runs.networks import DecoderConfig
 from pipelines.training import checkpoint
 
 

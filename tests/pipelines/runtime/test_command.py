@@ -18,10 +18,11 @@ from decoders import AutoregressiveDecoder, Categorical
 from encoders import Code, Encoder
 from encoders.base import fixed_code
 from eval.results import read_result
-from pipelines import autoencoder, pixelcnn, pixelvae, run
+from pipelines import autoencoder, pixelcnn, pixelvae
 from pipelines.model import Model
-from pipelines.networks import ImageSpec
-from pipelines.opened import open_run
+from pipelines.runs import pipeline as run
+from pipelines.runs.load import open_run
+from pipelines.runs.networks import ImageSpec
 
 ROOT = Path(__file__).parents[2]
 MODULES = {"pixelcnn": pixelcnn, "autoencoder": autoencoder, "pixelvae": pixelvae}

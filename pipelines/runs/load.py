@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from pipelines.config import RunConfig
+from pipelines.runs.config import RunConfig
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
-from pipelines.networks import ImageSpec
+from pipelines.runs.networks import ImageSpec
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home
 from pipelines.training import checkpoint

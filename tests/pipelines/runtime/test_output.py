@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.finished.output import free_name, refuse_existing
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.output import free_name, refuse_existing
 
 
 @pytest.mark.parametrize("target", ["nowhere", "link.png"])

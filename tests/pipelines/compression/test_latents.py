@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decoders import coding
-from pipelines.coding.latents import COARSEST, FINEST, Cells, FirstGrid, Grid
+from pipelines.compression.latents import COARSEST, FINEST, Cells, FirstGrid, Grid
 
 COUNT = 200_000
 WIDTHS = (1.0, 0.3, 1e-2, 1e-3, 1e-4)

@@ -29,8 +29,8 @@ from decoders import coding
 from decoders.base import ShowRows
 from encoders import GaussianEncoder, LabelEmbedding
 from encoders.gaussian import mean_and_std
-from pipelines.coding.container import Header
-from pipelines.coding.latents import FirstGrid, Grid
+from pipelines.compression.container import Header
+from pipelines.compression.latents import FirstGrid, Grid
 from pipelines.model import Model
 from pipelines.runtime.errors import UserError
 

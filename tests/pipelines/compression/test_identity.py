@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import encoders.gaussian
-from pipelines.coding import codecs, container, identity
 from pipelines.compress import main
-from pipelines.opened import open_run
+from pipelines.compression import codecs, container, identity
 from pipelines.pixelcnn import PRESETS, Config, build
-from pipelines.run import main as train
+from pipelines.runs.load import open_run
+from pipelines.runs.pipeline import main as train
 from pipelines.training.checkpoint import save_weights
 
 HERE = Path(__file__).parent

@@ -16,8 +16,8 @@ from eval.nll import Evaluation, Noise, Score, Terms, bits_per_dim, evaluate, ev
 from pipelines.data import noise, subset
 from pipelines.data.sets import Batch, Images, order
 from pipelines.model import Model
-from pipelines.training.devices import compiled
-from pipelines.training.progress import Progress
+from pipelines.runtime.devices import compiled
+from pipelines.runtime.progress import Progress
 
 BASELINE_IMAGES = 10_000
 BOUND, ESTIMATE, CODES = range(3)  # what latents are drawn for: each has draws of its own

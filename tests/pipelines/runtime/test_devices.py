@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.runtime.devices import compiled, make_fabric
 from pipelines.training.config import TrainConfig
-from pipelines.training.devices import compiled, make_fabric
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import torch.distributed as dist
 
 from pipelines.runtime.errors import RelayedError
-from pipelines.training.devices import on_main, wait_for_all
+from pipelines.runtime.devices import on_main, wait_for_all
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group(

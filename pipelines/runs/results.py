@@ -23,7 +23,7 @@ from decoders.checks import pixel_embedding
 from eval.nll import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
-from pipelines.finished import board, pictures, scoring, walk
+from pipelines.runs import pictures, scoring, tensorboard, traversal
 from pipelines.model import Model
 from pipelines.runtime.files import whole_file
 
@@ -210,14 +210,14 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
     if model.encodes_images:
         files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
     if model.encoder is not None and len(images) > 1:
-        ends = walk.image_ends(images, min(6, len(images) // 2))
-        walks = walk.between_images(model, images, ends, 9, seed=seed)
-        files["interpolation.png"] = walk.grid(walks, images.num_levels)
+        ends = traversal.image_ends(images, min(6, len(images) // 2))
+        walks = traversal.between_images(model, images, ends, 9, seed=seed)
+        files["interpolation.png"] = traversal.grid(walks, images.num_levels)
     if isinstance(model.decoder, AutoregressiveDecoder) and pixel_embedding(model.decoder):
         files["receptive_field.png"] = pictures.field_picture(model, images)
     for name, canvas in files.items():
         pictures.save(canvas, run_dir / name)
-    board.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})
+    tensorboard.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})
     return [run_dir / name for name in files]
 
 
@@ -244,7 +244,7 @@ def keep(run_dir: Path, result: Result, images: Images) -> None:
     if result.estimate is not None:
         estimated = bits_per_dim(result.estimate.nats, result.dims)
         scores[f"{result.split}/estimate_bits_per_dim"] = estimated
-    board.add_hparams(run_dir, {"pipeline": result.pipeline, **result.config}, scores)
+    tensorboard.add_hparams(run_dir, {"pipeline": result.pipeline, **result.config}, scores)
 
 
 def table(result: Result, run_dir: Path) -> str:

@@ -19,20 +19,22 @@ import tyro
 from lightning_fabric import Fabric
 
 from pipelines import __version__
-from pipelines.commands import checked, exit_codes, launch
-from pipelines.config import MAY_DIFFER, RunConfig
+from pipelines.runtime.command import exit_codes
+from pipelines.runtime.devices import make_fabric
+from pipelines.runs.networks import checked
+from pipelines.runs.config import MAY_DIFFER, RunConfig
 from pipelines.data.sets import DataConfig, DataName, Splits, load
-from pipelines.finished import codes, outcome, scoring
+from pipelines.runs import latent_study, results, scoring
 from pipelines.model import Model
-from pipelines.networks import ImageSpec
-from pipelines.opened import config_from, read_record
-from pipelines.runtime.command import command
+from pipelines.runs.networks import ImageSpec
+from pipelines.runs.load import config_from, read_record
+from pipelines.runtime.provenance import command
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home
 from pipelines.runtime.messages import show
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
-from pipelines.training.devices import on_main, wait_for_all
+from pipelines.runtime.devices import on_main, wait_for_all
 from pipelines.training.fit import fit
 from pipelines.training.run_directory import new_run, resumed_run
 
@@ -102,7 +104,7 @@ def _default(
 def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> None:
     """Train, score and draw, as configured; everything ends up in the run directory."""
     began = time.monotonic()
-    fabric = launch(config)
+    fabric = make_fabric(config)
     splits = load_in_turn(fabric, config)
     spec = ImageSpec.of(splits.train)
     torch.manual_seed(config.seed)
@@ -135,7 +137,7 @@ def _train(
 
     def evaluate(averaged: torch.nn.Module) -> dict[str, float]:
         assert isinstance(averaged, Model)
-        return outcome.validate(fabric, averaged, valid, batch_size=config.score_batch)
+        return results.validate(fabric, averaged, valid, batch_size=config.score_batch)
 
     fitted = fit(
         fabric,
@@ -148,7 +150,7 @@ def _train(
     )
     trained = fitted.model
     assert isinstance(trained, Model)
-    scored = outcome.score(
+    scored = results.score(
         fabric,
         trained,
         splits.test,
@@ -158,7 +160,7 @@ def _train(
     )
 
     def report() -> None:
-        record = outcome.Record(
+        record = results.Record(
             pipeline=described["pipeline"],
             command=described["command"],
             commit=described["commit"],
@@ -168,7 +170,7 @@ def _train(
             device=fabric.device,
             seconds=time.monotonic() - began,
             baseline=scoring.independent_pixels(splits.train, splits.test),
-            validation=outcome.describe_validation(valid),
+            validation=results.describe_validation(valid),
         )
         _report(trained, splits, config, run_dir, scored, record)
 
@@ -180,16 +182,16 @@ def _report(
     splits: Splits,
     config: RunConfig,
     run_dir: Path,
-    scored: outcome.Scored,
-    record: outcome.Record,
+    scored: results.Scored,
+    record: results.Record,
 ) -> None:
     """Write the result and the pictures, and print the table."""
-    result = outcome.to_result(scored, trained, splits.test, record)
-    outcome.write(run_dir / "result.json", result, scored, replace=True)
+    result = results.to_result(scored, trained, splits.test, record)
+    results.write(run_dir / "result.json", result, scored, replace=True)
     if config.num_samples:
-        outcome.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
-    outcome.keep(run_dir, result, splits.test)
-    verdict = codes.study(
+        results.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
+    results.keep(run_dir, result, splits.test)
+    verdict = latent_study.study(
         run_dir,
         trained,
         splits,
@@ -197,7 +199,7 @@ def _report(
         batch_size=config.score_batch,
         pictures=config.num_samples > 0,
     )
-    show("\n".join([outcome.table(result, run_dir), *[f"  {verdict}"] * bool(verdict)]))
+    show("\n".join([results.table(result, run_dir), *[f"  {verdict}"] * bool(verdict)]))
 
 
 def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
@@ -228,7 +230,7 @@ def _describe(
         "pipeline": pipeline,
         "version": __version__,
         "command": " && ".join(commands),
-        "commit": outcome.commit(),
+        "commit": results.commit(),
         "config": dataclasses.asdict(config),
         "images": dataclasses.asdict(spec),
         "fingerprint": splits.train.fingerprint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.data.sets import DataConfig
-from pipelines.networks import DecoderConfig
+from pipelines.runs.networks import DecoderConfig
 from pipelines.training import config as training
 from pipelines.training.config import TrainConfig
 

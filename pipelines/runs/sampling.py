@@ -15,9 +15,9 @@ from encoders import Joint, LabelEmbedding, TextEncoder
 from encoders.base import repeat
 from encoders.text import tokenize
 from pipelines.data.sets import to_display
-from pipelines.finished.scoring import move, part
+from pipelines.runs.scoring import move, part
 from pipelines.model import Model
-from pipelines.opened import Run, load_splits
+from pipelines.runs.load import Run, load_splits
 from pipelines.runtime.errors import UserError
 
 Part = Literal["top", "bottom", "left", "right", "center"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from torch import nn
 
 from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
 from decoders.heads import ColorOrder
@@ -11,6 +14,10 @@ from decoders.likelihoods import Categorical, DiscretizedLogisticMixture, Likeli
 from encoders import Joint, LabelEmbedding, MapEncoder, TextEncoder
 from encoders.base import Encoder
 from pipelines.data.sets import DataError, Images
+from pipelines.runtime.command import explain
+from pipelines.runtime.errors import UserError
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -151,3 +158,12 @@ def _annotation_encoder(part: str, images: ImageSpec, dim: int) -> Encoder:
         _, height, width = images.image_shape
         return MapEncoder(images.num_map_channels, (dim, height, width))
     raise DataError(f"--condition {part} is unknown: choose label, mask, keypoints or caption")
+
+
+def checked(build: Callable[[Any, ImageSpec], N], config: Any, spec: ImageSpec) -> N:
+    """Build a network, or raise a UserError for flags that none can be built from."""
+    try:
+        return build(config, spec)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = explain(error) or str(error)
+        raise UserError(f"no network can be built from these flags: {reason}") from error

@@ -2,7 +2,7 @@
 
 import io
 
-from pipelines.training.progress import Progress, progress
+from pipelines.runtime.progress import Progress, progress
 
 
 class Terminal(io.StringIO):

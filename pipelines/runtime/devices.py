@@ -16,7 +16,7 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from pipelines.runtime.errors import RelayedError
+from pipelines.runtime.errors import RelayedError, UserError
 from pipelines.runtime.messages import warn
 from pipelines.training.config import TrainConfig
 
@@ -32,14 +32,14 @@ def make_fabric(config: TrainConfig) -> Fabric:
     and `--devices auto` means those.
 
     Raises:
-        ValueError: the devices, strategy or precision asked for are not to be had here.
+        UserError: the devices, strategy or precision are not available here.
     """
     devices, num_nodes = config.devices, config.num_nodes
     if "TORCHELASTIC_RUN_ID" in os.environ and devices == "auto":
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         devices, num_nodes = str(local), int(os.environ["WORLD_SIZE"]) // local
     if config.precision == "16-mixed" and not torch.cuda.is_available():
-        raise ValueError("--precision 16-mixed needs a CUDA device; bf16-mixed works everywhere")
+        raise UserError("--precision 16-mixed needs a CUDA device; bf16-mixed works everywhere")
     strategy: Any = config.strategy
     if strategy == "fsdp":
         strategy = ModelParallelStrategy(_shard)
@@ -52,8 +52,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
             precision=config.precision,
         )
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"--accelerator {config.accelerator} --devices {config.devices} is not to be had: "
+        raise UserError(
+            f"--accelerator {config.accelerator} --devices {config.devices} is not available: "
             f"{str(error).splitlines()[0]}"
         ) from error
     fabric.launch()

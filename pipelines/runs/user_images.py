@@ -20,8 +20,8 @@ from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, decode, pa
 from pipelines.data.levels import read_levels
 from pipelines.data.listing import list_files, list_folder
 from pipelines.data.sets import DATA_SETS, DataConfig, DataError, Images, load
-from pipelines.finished import scoring
-from pipelines.opened import Run
+from pipelines.runs import scoring
+from pipelines.runs.load import Run
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home
 

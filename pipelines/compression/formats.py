@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, features
 
-from pipelines.training.progress import progress
+from pipelines.runtime.progress import progress
 
 WEBP_SIDE = 16_383  # pixels that the format allows
 

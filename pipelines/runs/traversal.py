@@ -17,10 +17,10 @@ from encoders import HierarchicalEncoder
 from encoders.base import device_of
 from eval.interpolation import Method, path
 from pipelines.data.sets import Images, order
-from pipelines.finished import pictures, scoring
-from pipelines.finished.scoring import move
+from pipelines.runs import pictures, scoring
+from pipelines.runs.scoring import move
 from pipelines.model import Model
-from pipelines.training.progress import Progress
+from pipelines.runtime.progress import Progress
 
 Level = Literal["all", "top", "bottom"]
 Noise = Literal["common", "independent"]
