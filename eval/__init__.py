@@ -1,1 +1,104 @@
-"""Evaluation: exact negative log-likelihoods, bounds, latents and leaderboards."""
+"""Evaluation: exact negative log-likelihoods, bounds, latents and leaderboards.
+
+Names are imported when they are first used, so that the commands over result files need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.errors import NonFiniteScoreError, ResultError
+    from eval.importance import evaluate_importance, importance_curve, importance_weighted
+    from eval.interpolation import Smoothness, lerp, path, slerp, smoothness
+    from eval.latents import (
+        Latents,
+        Level,
+        MutualInformation,
+        active_units,
+        describe,
+        mutual_information,
+        swap_gain,
+    )
+    from eval.mode import scoring
+    from eval.nll import evaluate
+    from eval.probes import Probe, Split, embed, embedding_figure, probe
+    from eval.quality import Neighbours, frechet_distance, nearest_neighbours
+    from eval.results import Estimate, Result, read_result, read_scores, write_result
+    from eval.scores import Evaluation, Score, bits_per_dim
+    from eval.terms import Terms
+
+_NAMES = {
+    "errors": ("NonFiniteScoreError", "ResultError"),
+    "importance": ("evaluate_importance", "importance_curve", "importance_weighted"),
+    "interpolation": ("Smoothness", "lerp", "path", "slerp", "smoothness"),
+    "latents": (
+        "Latents",
+        "Level",
+        "MutualInformation",
+        "active_units",
+        "describe",
+        "mutual_information",
+        "swap_gain",
+    ),
+    "mode": ("scoring",),
+    "nll": ("evaluate",),
+    "probes": ("Probe", "Split", "embed", "embedding_figure", "probe"),
+    "quality": ("Neighbours", "frechet_distance", "nearest_neighbours"),
+    "results": ("Estimate", "Result", "read_result", "read_scores", "write_result"),
+    "scores": ("Evaluation", "Score", "bits_per_dim"),
+    "terms": ("Terms",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "Estimate",
+    "Evaluation",
+    "Latents",
+    "Level",
+    "MutualInformation",
+    "Neighbours",
+    "NonFiniteScoreError",
+    "Probe",
+    "Result",
+    "ResultError",
+    "Score",
+    "Smoothness",
+    "Split",
+    "Terms",
+    "active_units",
+    "bits_per_dim",
+    "describe",
+    "embed",
+    "embedding_figure",
+    "evaluate",
+    "evaluate_importance",
+    "frechet_distance",
+    "importance_curve",
+    "importance_weighted",
+    "lerp",
+    "mutual_information",
+    "nearest_neighbours",
+    "path",
+    "probe",
+    "read_result",
+    "read_scores",
+    "scoring",
+    "slerp",
+    "smoothness",
+    "swap_gain",
+    "write_result",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

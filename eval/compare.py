@@ -20,10 +20,10 @@ from eval.discovery import check_output
 from eval.errors import ResultError
 from eval.files import at_home, is_own_file, read_array
 from eval.leaderboard import emit
-from eval.nll import Score, bits_per_dim
 from eval.pages import page
 from eval.pictures import data_uri, pictures
 from eval.results import Result, read_result, read_scores
+from eval.scores import Score, bits_per_dim
 from eval.text import exit_code, say
 
 SAME = ("data", "variant", "split", "count", "fingerprint", "image_shape", "levels", "binarize")

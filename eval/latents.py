@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.nll import Score
+from eval.scores import Score
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2015
 IDLE_RATE = 0.1  # nats per image: a level that pays less says nothing about the image

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from eval.discovery import Found
-from eval.nll import bits_per_dim
 from eval.published import Published, published
 from eval.results import RANKED_KINDS, Result, ResultError
+from eval.scores import bits_per_dim
 
 RULES = (
     "bits/dim = nats / (C·H·W·ln 2); MNIST is by convention given in nats per image.",

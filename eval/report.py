@@ -21,11 +21,11 @@ from eval import plots
 from eval.discovery import Found, check_output, discover, report_problems
 from eval.errors import ResultError
 from eval.leaderboard import cells, columns, emit, number
-from eval.nll import bits_per_dim
 from eval.pages import page
 from eval.pictures import pictures
 from eval.ranking import RULES, Row, Table, in_unit, tables
 from eval.results import Result
+from eval.scores import bits_per_dim
 from eval.text import exit_code
 
 

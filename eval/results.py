@@ -15,7 +15,7 @@ import numpy as np
 
 from eval.errors import ResultError
 from eval.files import read_array, write_whole
-from eval.nll import bits_per_dim
+from eval.scores import bits_per_dim
 
 SCHEMA = 1
 RANKED_KINDS = ("exact", "bound", "estimate")

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from decoders import DeconvDecoder, GatedPixelCNN, check_causality, to_levels
 from encoders import GaussianEncoder, LabelEmbedding
+from eval import bits_per_dim, importance_weighted
 from eval.interpolation import path
-from eval.nll import bits_per_dim, importance_weighted
 from pipelines.model import Model
 from pipelines.runs.pictures import grid, save
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from decoders.base import Decoder
 from encoders.base import Annotation, Encoder, Noise, repeat
-from eval.nll import Terms
+from eval import Terms
 
 
 class Model(nn.Module):

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from eval.nll import Score, Terms, bits_per_dim
+from eval import Score, Terms, bits_per_dim
 from pipelines.runs import scoring, user_images
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runs.user_images import Elsewhere, Source

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from encoders import ConvEncoder
 from encoders.base import device_of
-from eval.nll import Terms
+from eval import Terms
 from pipelines.data.sets import Images
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from encoders.base import device_of
+from eval import Evaluation, Score
 from eval.latents import Latents, describe, swap_gain
-from eval.nll import Evaluation, Score
 from eval.results import read_result, write_result
 from pipelines.data import subset
 from pipelines.data.sets import Images, Splits

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 
 from decoders import AutoregressiveDecoder
 from decoders.checks import pixel_embedding
-from eval.nll import Evaluation, Score, Terms, bits_per_dim
+from eval import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
 from pipelines.runs import pictures, scoring, tensorboard, traversal

@@ -12,7 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from eval.nll import Evaluation, Noise, Score, Terms, bits_per_dim, evaluate, evaluate_importance
+from eval import Evaluation, Score, Terms, bits_per_dim, evaluate, evaluate_importance
+from eval.terms import Noise
 from pipelines.data import noise, subset
 from pipelines.data.sets import Batch, Images, order
 from pipelines.model import Model

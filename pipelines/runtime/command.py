@@ -19,8 +19,7 @@ from typing import Any, NoReturn
 import torch.distributed as dist
 
 from decoders.arguments import NonFiniteError
-from eval.errors import ResultError
-from eval.nll import NonFiniteScoreError
+from eval.errors import NonFiniteScoreError, ResultError
 from pipelines.runtime.errors import RelayedError, UserError
 from pipelines.runtime.messages import drop_pending, escape_unprintable, say
 

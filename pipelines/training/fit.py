@@ -25,7 +25,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from eval.nll import NonFiniteScoreError
+from eval import NonFiniteScoreError
 from pipelines.runtime.devices import on_main
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import WriteError

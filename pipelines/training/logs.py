@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from torch.utils.tensorboard import SummaryWriter
 
-from eval.nll import bits_per_dim
+from eval import bits_per_dim
 from pipelines.runtime.files import WriteError, whole_file
 from pipelines.runtime.messages import warn
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eval.nll import Terms
+from eval import Terms
 
 
 def level_rates(terms: Terms) -> Tensor:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from eval import Score
 from eval.latents import active_units, describe, mutual_information, swap_gain
-from eval.nll import Score
 
 
 def test_active_units_by_hand_over_the_whole_set():

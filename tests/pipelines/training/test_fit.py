@@ -14,7 +14,7 @@ from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eval.nll import NonFiniteScoreError
+from eval import NonFiniteScoreError
 from pipelines.runtime.devices import make_fabric
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from eval.nll import Terms
+from eval import Terms
 from pipelines.training.objective import adjust, kl_weights, level_rates, surrogate
 
 

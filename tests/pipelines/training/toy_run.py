@@ -18,7 +18,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from eval.nll import Terms
+from eval import Terms
 from pipelines.data.sets import Batch
 from pipelines.runtime.devices import make_fabric
 from pipelines.training.config import TrainConfig
