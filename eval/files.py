@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.errors import ResultError
+from eval.text import say
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -46,6 +47,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def at_home(path: Path | str) -> Path:
     """Return a path with ~ and ~user replaced by the home folder, where there is one."""
     return Path(os.path.expanduser(path))  # Path.expanduser raises a RuntimeError instead
+
+
+def emit(text: str, out: Path | None) -> None:
+    """Write text to a file, or to the terminal where none is named."""
+    if out is None:
+        say(text.removesuffix("\n"))
+        return
+    out = at_home(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, text)
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -6,26 +6,22 @@ every file went in, 1 when some were left out (each is named on stderr), 2 when 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from eval.discovery import check_output, discover, report_problems
 from eval.errors import ResultError
-from eval.files import at_home, write_whole
-from eval.ranking import RULES, Row, Table, in_unit, tables
-from eval.results import SCHEMA
-from eval.text import exit_code, say, spreadsheet_cell, visible
+from eval.files import at_home, emit, write_whole
+from eval.ranking import Table, tables
+from eval.tables import to_csv, to_json, to_markdown
+from eval.text import exit_code
 
 MARKS = ("<!-- leaderboard -->", "<!-- /leaderboard -->")  # of `--into`
-OTHER_UNIT = {"nats/image": "bits/dim", "bits/dim": "nats/image"}
 
 
 @dataclass(frozen=True)
@@ -47,168 +43,13 @@ class Config:
     """Show the literature's results too."""
 
 
-def number(value: float, unit: str) -> str:
-    """Format a measured number in its unit: hundredths of nats, ten-thousandths of bits/dim."""
-    return f"{value:.2f}" if unit == "nats/image" else f"{value:.4f}"
-
-
-def score(row: Row, table: Table, unit: str) -> str:
-    """Format a row's number with the mark of its kind, its standard error and, once, its K."""
-    value = in_unit(row.nats, unit, table.images)
-    if row.reference is None:
-        text = number(value, unit)
-    elif row.reference.unit == unit:  # as many digits as were published, and two at least
-        text = max(f"{value:.2f}", str(row.reference.value), key=len)
-    else:
-        text = f"{value:.4g}" if unit == "nats/image" else f"{value:.4f}"
-    if row.kind in ("bound", "estimate"):
-        text = f"{'≤' if row.kind == 'bound' else '≈'} {text}"
-    if row.stderr is not None:
-        text += f" ± {number(in_unit(row.stderr, unit, table.images), unit)}"
-    if row.kind == "estimate" and unit == table.unit:
-        text += f" (K={row.k or '?'})"
-    return text
-
-
-def place(row: Row) -> str:
-    """Format a rank: a tie carries an equals sign, an unranked row a dash."""
-    return "–" if row.rank is None else f"{'=' if row.tie else ''}{row.rank}"
-
-
-def cells(row: Row, table: Table) -> list[str]:
-    """Return a row's text, column by column, as `columns` names them."""
-    unit = table.unit
-    parts = [
-        "" if row.bound is None else f"≤ {number(in_unit(row.bound, unit, table.images), unit)}",
-        "" if row.rate is None else number(in_unit(row.rate, unit, table.images), unit),
-        "" if row.parameters is None else f"{row.parameters:,}",
-    ]
-    remarks = "; ".join([*row.flags, row.note] if row.note else row.flags)
-    return [
-        place(row),
-        visible(row.name),
-        score(row, table, unit),
-        score(row, table, OTHER_UNIT[unit]),
-        *parts,
-        visible(row.source),
-        visible(remarks),
-    ]
-
-
-def columns(table: Table) -> list[str]:
-    """Return the columns' names."""
-    return [
-        "rank",
-        "model",
-        table.unit,
-        OTHER_UNIT[table.unit],
-        "bound",
-        "rate",
-        "parameters",
-        "source",
-        "remarks",
-    ]
-
-
-def _escape(text: str) -> str:
-    """Make any text safe inside a Markdown table cell."""
-    for mark, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(mark, instead)
-    for mark in "*_`[]":
-        text = text.replace(mark, "\\" + mark)
-    return visible(" ".join(text.split()))
-
-
-def to_markdown(boards: Sequence[Table]) -> str:
-    """Write the tables as Markdown, the rules of comparison below the last."""
-    lines = []
-    for table in boards:
-        header = columns(table)
-        lines += [f"### {_escape(table.title)}", ""]
-        lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        for row in (*table.ranked, *table.apart):
-            lines.append("| " + " | ".join(_escape(cell) for cell in cells(row, table)) + " |")
-        lines.append("")
-    return "\n".join([*lines, *(f"- {rule}" for rule in RULES), ""])
-
-
-def records(boards: Sequence[Table]) -> list[dict[str, Any]]:
-    """Return every row as a flat record, both units given, for CSV and JSON."""
-    flat = []
-    for table in boards:
-        images = table.images
-        for row in (*table.ranked, *table.apart):
-            units = {}
-            for name in ("nats", "stderr", "bound", "rate", "distortion"):
-                value = getattr(row, name)
-                units[name] = value
-                bits = None if value is None else in_unit(value, "bits/dim", images)
-                units["bits_per_dim" if name == "nats" else f"{name}_bits_per_dim"] = bits
-            reference = row.reference
-            flat.append(
-                {
-                    "table": table.title,
-                    "rank": row.rank,
-                    "tie": row.tie,
-                    "model": row.name,
-                    "kind": row.kind,
-                    "k": row.k,
-                    **units,
-                    **images._asdict(),
-                    "image_shape": list(images.image_shape),
-                    "parameters": row.parameters,
-                    "seconds": row.seconds,
-                    "flags": list(row.flags),
-                    "source": row.source,
-                    "url": row.url,
-                    "mark": reference.mark if reference else "measured",
-                    "note": row.note,
-                    "path": str(row.found.path) if row.found else "",
-                    "command": row.found.result.command if row.found else "",
-                }
-            )
-    return flat
-
-
-def to_json(boards: Sequence[Table]) -> str:
-    """Write the rows and the rules as one JSON object, in ASCII."""
-    book = {"schema": SCHEMA, "rules": list(RULES), "rows": records(boards)}
-    return json.dumps(book, indent=2, allow_nan=False) + "\n"
-
-
-def to_csv(boards: Sequence[Table]) -> str:
-    """Write one line per row; lists are joined by spaces or semicolons. No room for the rules.
-
-    Text that a spreadsheet would take for a formula begins with an apostrophe.
-    """
-    rows = records(boards)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        shape = " ".join(map(str, row["image_shape"]))
-        joined = {**row, "image_shape": shape, "flags": "; ".join(row["flags"])}
-        writer.writerow({name: spreadsheet_cell(value) for name, value in joined.items()})
-    return text.getvalue()
-
-
 def render(boards: Sequence[Table], format: str) -> str:
     """Write tables in one of the four formats."""
     if format == "html":
-        from eval.report import to_html
+        from eval import pages  # matplotlib and jinja2 take half a second to import
 
-        return to_html(boards, title="Leaderboard")
+        return pages.report(boards, title="Leaderboard")
     return {"md": to_markdown, "json": to_json, "csv": to_csv}[format](boards)
-
-
-def emit(text: str, out: Path | None) -> None:
-    """Write text to a file, or to the terminal where none is named."""
-    if out is None:
-        say(text.removesuffix("\n"))
-        return
-    out = at_home(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, text)
 
 
 def insert(text: str, file: Path) -> None:

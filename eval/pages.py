@@ -1,38 +1,124 @@
-"""HTML pages from templates, in which whatever a run wrote is text."""
+"""Self-contained pages: a report about tables and runs, and a comparison of two runs."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import jinja2
+import numpy as np
+from PIL import Image
 
+from eval import plots
+from eval.comparison import Comparison, kinds, settings
+from eval.discovery import Found
 from eval.errors import ResultError
-from eval.text import visible
+from eval.files import is_own_file, read_array
+from eval.pictures import data_uri, pictures
+from eval.ranking import RULES, Row, Table, in_unit
+from eval.tables import cells, columns
+from eval.templates import fill
 
 
-def page(name: str, **content: Any) -> str:
-    """Fill a page's template; whatever the content holds is escaped.
+def _bars(board: Table) -> str:
+    """Draw rate and distortion of a table's own runs, where there are any with a rate."""
+    rows = [row for row in (*board.ranked, *board.apart) if row.found and row.distortion]
+    if not any(row.rate for row in rows):
+        return ""
+    parts = []
+    for row in rows:
+        assert row.found is not None
+        levels = row.found.result.rates or ((row.rate,) if row.rate else ())
+        named = {"distortion": row.distortion or 0.0}
+        for place, nats in enumerate(levels, start=1):
+            named["rate" if len(levels) == 1 else f"rate, level {place}"] = nats
+        parts.append({k: in_unit(v, board.unit, board.images) for k, v in named.items()})
+    figure = plots.rate_distortion([row.name for row in rows], parts, board.unit)
+    return plots.to_svg(figure)
 
-    Raises:
-        ResultError: the content lacks something that the page shows.
+
+def _line(row: Row, board: Table, anchors: dict[Path, str]) -> dict[str, Any]:
+    """Gather what the page shows of one row: text to read, and numbers to sort by."""
+    texts = dict(zip(columns(board), cells(row, board), strict=True))
+    keys = {
+        "rank": row.rank,
+        board.unit: row.nats,
+        "nats/image": row.nats,
+        "bits/dim": row.nats,
+        "bound": row.bound,
+        "rate": row.rate,
+        "parameters": row.parameters,
+    }
+    return {
+        "texts": texts,
+        "keys": {name: value for name, value in keys.items() if value is not None},
+        "own": row.found is not None,
+        "anchor": anchors.get(row.found.path, "") if row.found else "",
+        "url": row.url,
+        "flags": row.flags,
+        "note": row.note,
+    }
+
+
+def report(
+    boards: Sequence[Table],
+    *,
+    title: str,
+    runs: Sequence[Found] = (),
+    shown: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Return a self-contained page of tables, and of some runs as `sections.gather` shows them."""
+    anchors = {found.path: section["id"] for found, section in zip(runs, shown, strict=True)}
+    parts = []
+    for board in boards:
+        lines = [_line(row, board, anchors) for row in (*board.ranked, *board.apart)]
+        # Source and remarks are below the model's name; a column without content is left out.
+        names = [name for name in columns(board) if name not in ("source", "remarks")]
+        names = [name for name in names if any(line["texts"][name] for line in lines)]
+        bars = _bars(board) if runs else ""
+        parts.append({"title": board.title, "columns": names, "lines": lines, "bars": bars})
+    return fill("report", title=title, boards=parts, runs=shown, rules=RULES)
+
+
+def _image(run_dirs: Sequence[Path], place: int) -> str:
+    """Return one scored image as a `data:` address, from the first run with `images.npy`."""
+    for path in (folder / "images.npy" for folder in run_dirs):
+        if not is_own_file(path):
+            continue
+        images = read_array(path)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ResultError(f"{path} must hold uint8 (N, 1 or 3, H, W), got {images.shape}")
+        if place < len(images):
+            pixels = np.moveaxis(np.asarray(images[place]), 0, -1)
+            return data_uri(
+                Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+            )
+    return ""
+
+
+def comparison(
+    compared: Comparison, run_dirs: Sequence[Path], most: int, *, show_images: bool = True
+) -> str:
+    """Write the comparison as a self-contained page with both runs' pictures side by side.
+
+    The images they differ on most come from `images.npy`, uint8 (N, C, H, W) for display in the
+    order of `nll.npy`, where one of the run directories has it; `show_images` is False where the
+    compared results are not those that it belongs to.
     """
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(_template),
-        finalize=_printable,
+    image_dirs = run_dirs if show_images else ()
+    values = compared.difference.values
+    extremes = {
+        name: [(int(p), abs(float(values[p])), _image(image_dirs, int(p))) for p in places]
+        for name, places in (("A", compared.best(most)), ("B", compared.worst(most)))
+    }
+    shown = [{p["title"]: p["address"] for p in pictures(folder)} for folder in run_dirs]
+    titles = [title for title in shown[0] if title in shown[1] and shown[0][title]]
+    return fill(
+        "compare",
+        comparison=compared,
+        warning=kinds(compared),
+        wins=int((values < 0).sum()),
+        settings=settings(compared),
+        extremes=extremes,
+        pairs=[(title, shown[0][title], shown[1].get(title, "")) for title in titles],
     )
-    try:
-        return environment.get_template(f"{name}.html.j2").render(**content)
-    except jinja2.UndefinedError as error:
-        raise ResultError(f"a result lacks what the page shows: {error.message}") from error
-
-
-def _printable(value: Any) -> Any:
-    """Make visible what a name may hold; the page's own markup stays."""
-    return visible(value, keep="\n") if type(value) is str else value
-
-
-def _template(name: str) -> str:
-    return files("eval").joinpath(name).read_text(encoding="utf-8")

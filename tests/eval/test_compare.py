@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from eval.compare import compare, main
+from eval.compare import main
+from eval.comparison import compare
 from eval.results import ResultError
 
 

@@ -8,12 +8,9 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from eval import plots
-from eval.report import main, read_metrics
-from eval.results import ResultError
+from eval.report import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -82,43 +79,6 @@ def test_ids_inside_the_figures_do_not_collide(page):
             assert not ids & others
 
 
-def test_a_line_torn_off_at_the_end_is_no_error_but_one_in_the_middle_is(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert [record["step"] for record in read_metrics(path)] == [1, 2]
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(ResultError, match="line 2 is not JSON"):
-        read_metrics(path)
-
-
-def test_metrics_are_told_apart_by_split_however_they_name_it(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        '{"step": 1, "bits_per_dim": 3.0}\n'
-        '{"step": 2, "seconds": 9, "valid/bits_per_dim": 2.5}\n'
-        '{"step": 3, "split": "test", "bits_per_dim": 2.0}\n'
-    )
-    scores = [
-        (r["split"], r["step"], r["bits_per_dim"])
-        for r in read_metrics(path)
-        if "bits_per_dim" in r
-    ]
-    assert scores == [("train", 1, 3.0), ("valid", 2, 2.5), ("test", 3, 2.0)]
-
-
-def test_long_and_non_finite_curves_stay_small_and_drawn():
-    metrics = [
-        {"split": "train", "step": s, "bits_per_dim": float("nan") if s % 7 == 0 else 1.0}
-        for s in range(20000)
-    ]
-    figure = plots.curves(metrics, "step")
-    assert figure is not None
-    line = figure.axes[0].lines[0]
-    assert len(np.asarray(line.get_xdata())) <= plots.MOST_POINTS + 1
-    assert np.asarray(line.get_xdata())[-1] == 19998
-    assert plots.curves(metrics, "seconds") is None
-
-
 def test_bad_input_is_one_sentence(run, tmp_path, capsys):
     out = str(tmp_path / "out.html")
     assert main(["--out", out]) == 2
@@ -172,15 +132,6 @@ def test_a_browser_shows_the_table_and_sorts_it(page, tmp_path):
     assert 'data-wide="false"' in shown
 
 
-def test_a_histogram_shows_every_set_on_common_bins():
-    figure = plots.histogram({"test": np.zeros(5), "$other_$": np.ones(9) * 4})
-    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == [
-        "test",
-        r"\$other_\$",
-    ]
-    assert plots.to_svg(figure).startswith("<svg")
-
-
 DAMAGE = {
     "estimates": {"estimates": [{"k": 1}, {"k": 2}]},
     "estimates of text": {"estimates": "many"},
@@ -213,10 +164,3 @@ def test_damaged_metrics_cost_a_run_its_curves_alone(run, tmp_path, capsys, cont
     assert error.count("\n") == 1
     assert "Bits per dimension during training" not in out.read_text()
     assert "The code is used." in out.read_text()
-
-
-def test_numbers_that_no_axis_shows_are_not_drawn():
-    metrics = [{"split": "train", "step": step, "bits_per_dim": 1.0} for step in (1, 10**400)]
-    figure = plots.curves(metrics, "step")
-    assert figure is not None
-    assert len(np.asarray(figure.axes[0].lines[0].get_xdata())) == 1
