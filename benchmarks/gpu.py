@@ -39,7 +39,7 @@ from tqdm import tqdm
 from training import useful_operations
 
 from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN
-from decoders.sampling import Draw, PlainScan, run
+from decoders.scan import Draw, PlainScan, run
 from eval.mode import scoring
 from pipelines.runs.load import open_run
 

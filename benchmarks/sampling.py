@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from decoders import AutoregressiveDecoder, GatedPixelCNN, PixelCNNPlusPlus
 from decoders.heads import ColorOrder
-from decoders.sampling import Draw, PlainScan, Scan
+from decoders.scan import Draw, PlainScan, Scan
 
 
 class Case(NamedTuple):

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from decoders import sampling
 from decoders.arguments import (
     check_count,
     check_finite,
@@ -23,6 +22,7 @@ from decoders.arguments import (
 )
 from decoders.attached import Structure, attached
 from decoders.likelihoods import Categorical, Likelihood
+from decoders.scan import Draw, PlainScan, Scan, evaluating, run
 
 ShowRows = Callable[[Iterable[int]], Iterable[int]]
 
@@ -253,11 +253,11 @@ class AutoregressiveDecoder(Decoder):
         self.check_cond(h, x.shape[0])
         return self.likelihood.log_prob(self.params(x, h), x)
 
-    def scan(self, h: Tensor | None, num: int) -> sampling.Scan:
+    def scan(self, h: Tensor | None, num: int) -> Scan:
         """One pass over `num` images in raster order; without a cache unless overridden."""
-        return sampling.PlainScan(self, h, num)
+        return PlainScan(self, h, num)
 
-    def begin_scan(self, h: Tensor | None, num: int) -> sampling.Scan:
+    def begin_scan(self, h: Tensor | None, num: int) -> Scan:
         """The pass that sampling and coding take: `scan`, or the plain one with a warning.
 
         A cached scan knows the layers that the decoder was built of. Where a hook, an adapter or
@@ -272,7 +272,7 @@ class AutoregressiveDecoder(Decoder):
             "sub-pixel, which is slow; to be fast, merge it into the weights or override scan",
             stacklevel=4,
         )
-        return sampling.PlainScan(self, h, num)
+        return PlainScan(self, h, num)
 
     @torch.no_grad()
     def sample(
@@ -288,11 +288,11 @@ class AutoregressiveDecoder(Decoder):
     ) -> Tensor:
         """Draw images sub-pixel by sub-pixel (ancestral sampling); see `Decoder.sample`."""
         noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)
-        draw = sampling.Draw(self.likelihood, noise, temperature, known)
+        draw = Draw(self.likelihood, noise, temperature, known)
         # Inference mode saves time at each of many small steps; the clone is an ordinary tensor.
-        with sampling.evaluating(self), torch.inference_mode():
+        with evaluating(self), torch.inference_mode():
             scan = self.begin_scan(h, len(noise))
-            x = sampling.run(scan, draw, self.image_shape, len(noise), self.dtype, progress)
+            x = run(scan, draw, self.image_shape, len(noise), self.dtype, progress)
         return x.clone()
 
 

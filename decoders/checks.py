@@ -17,7 +17,7 @@ from decoders.arguments import shown
 from decoders.base import AutoregressiveDecoder
 from decoders.heads import PixelEmbedding
 from decoders.likelihoods import Discrete, Likelihood
-from decoders.sampling import check_defined
+from decoders.scan import check_defined
 
 BATCH = 64
 

@@ -28,7 +28,7 @@ from decoders.arguments import NonFiniteError, check_finite
 from decoders.base import AutoregressiveDecoder, Decoder, ShowRows
 from decoders.deconv import DeconvDecoder
 from decoders.likelihoods import Discrete
-from decoders.sampling import Chooser, Scan, evaluating, run
+from decoders.scan import Chooser, Scan, evaluating, run
 
 _stream: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]
 RangeEncoder: Callable[..., Any] = _stream.queue.RangeEncoder

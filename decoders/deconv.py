@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decoders.arguments import check_count
 from decoders.base import Decoder, ShowRows, resolve_likelihood
 from decoders.likelihoods import Likelihood
-from decoders.sampling import check_defined
+from decoders.scan import check_defined
 
 
 class DeconvDecoder(Decoder):

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import torch
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from decoders.arguments import check_count
 from decoders.attached import structure
 from decoders.base import AutoregressiveDecoder, resolve_likelihood
-from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
-from decoders.gated_scan import GatedScan
+from decoders.conditioning import Resize, channels_last, check_resize, fit_map
+from decoders.gated_layer import GatedLayer
+from decoders.gated_scan import GatedTrunkScan
 from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
-from decoders.layers import (
-    AboveConv2d,
-    LeftConv2d,
-    MaskType,
-    PixelLinear,
-    gate,
-    group_ids,
-)
 from decoders.likelihoods import Likelihood
-from decoders.sampling import Scan
+from decoders.network_scan import NetworkScan
+from decoders.scan import Scan
 
 
 class GatedPixelCNN(AutoregressiveDecoder):
@@ -144,66 +139,10 @@ class GatedPixelCNN(AutoregressiveDecoder):
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
         """One pass in raster order that computes each activation once."""
-        return GatedScan(self, h, num)
-
-
-class GatedLayer(nn.Module):
-    """One layer of both stacks.
-
-    ::
-
-        v ── above ──+cond──┬── gate ────────────────────────── v'
-                            └ 1×1 ┐
-        a ── left ──+cond ────────+── gate ──┬─ 1×1 ── (+ a) ── a'
-                                             └─ 1×1 ─────────── skip
-
-    The first layer ("A") sees the image itself: strictly earlier rows, columns and channels, and
-    has no residual, since there is nothing yet to add to. The last one feeds the head alone.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel_size: int,
-        *,
-        mask_type: MaskType,
-        groups: int,
-        cond_shape: tuple[int, ...],
-        dropout: float,
-        residual: bool,
-        skip: bool,
-        gated: bool,
-        last: bool,
-    ):
-        super().__init__()
-        first = mask_type == "A"
-        halves = 2 if gated else 1
-        ids, wide_ids = group_ids(channels, groups), group_ids(channels, groups, halves)
-        wide = halves * channels
-        self.above = AboveConv2d(in_channels, wide, kernel_size, current_row=not first)
-        self.left = LeftConv2d(group_ids(in_channels, groups), wide_ids, kernel_size, mask_type)
-        self.link = nn.Conv2d(wide, wide, 1, bias=False)
-        self.above_cond = Conditioning(cond_shape, wide)
-        self.left_cond = Conditioning(cond_shape, wide)
-        self.skip = PixelLinear(ids, ids, bias=False) if skip else None
-        self.out = None if last else PixelLinear(ids, ids, bias=False)
-        self.dropout = nn.Dropout(dropout)
-        self.activate = gate if gated else torch.relu
-        self.residual = residual and not first
-        self.groups, self.halves, self.channels = groups, halves, channels
-
-    def forward(
-        self, v: Tensor, a: Tensor, h: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        v = self.above_cond(self.above(v), h)
-        gated = self.activate(self.left_cond(self.left(a) + self.link(v), h))
-        gated = self.dropout(gated)
-        skip = self.skip(gated) if self.skip is not None else None
-        if self.out is None:
-            return v, a, skip
-        out = self.out(gated)
-        return self.activate(v), a + out if self.residual else out, skip
+        _, height, width = self.image_shape
+        h = fit_map(h, (height, width), self.resize)
+        trunk = GatedTrunkScan(cast("list[GatedLayer]", list(self.layers)), h, num, width)
+        return NetworkScan(self.embed, trunk, self.head, h)
 
 
 def normalise_weights(module: nn.Module) -> None:

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from decoders.caches import LeftWindow, RowCache, RowConv
-from decoders.conditioning import fit_map
-from decoders.heads import HeadScan
+from decoders.gated_layer import GatedLayer
 from decoders.layers import group_bounds
-from decoders.sampling import Scan
-
-if TYPE_CHECKING:
-    from decoders.gated_pixelcnn import GatedLayer, GatedPixelCNN
+from decoders.network_scan import TrunkScan
 
 
-class GatedScan(Scan):
-    """One pass in raster order.
+class GatedTrunkScan(TrunkScan):
+    """The two stacks in raster order.
 
     When a row begins, the vertical stack advances by that row in every layer, and leaves each
     layer's bias for the horizontal one. Then each sub-pixel takes a few small matrix products for
     each layer, those of its channel group alone.
     """
 
-    row_period = 1
-
-    def __init__(self, decoder: GatedPixelCNN, h: Tensor | None, num: int):
-        _, height, width = decoder.image_shape
-        h = fit_map(h, (height, width), decoder.resize)
-        self.embed, self.groups = decoder.embed, decoder.groups
-        layers = cast("list[GatedLayer]", list(decoder.layers))
+    def __init__(self, layers: list[GatedLayer], h: Tensor | None, num: int, width: int):
+        self.groups = layers[0].groups
         self.layers = [_LayerScan(layer, h, num, width) for layer in layers]
         weight = layers[0].left.weight
-        self.dtype = weight.dtype
         channels, bounds = layers[0].channels, self.layers[0].bounds
         # The gated features of all layers side by side: their summed skips are one product.
         self.gated = weight.new_zeros(num, len(layers) * channels)
@@ -45,22 +35,16 @@ class GatedScan(Scan):
         self.moves = [
             [
                 [a.move(col, group, b) for a, b in zip(self.layers, following, strict=True)]
-                for group in range(decoder.groups)
+                for group in range(self.groups)
             ]
             for col in range(width)
         ]
         joined = torch.cat([_skip_weight(layer) for layer in layers], dim=1).detach().t()
         self.skip_weights = [joined[:, a:b].contiguous() for a, b in pairwise(bounds)]
-        self.features = weight.new_zeros(num, channels)
-        self.parts = [self.features[:, a:b] for a, b in pairwise(bounds)]
-        self.head = HeadScan(decoder.head, h, num, width)
+        self.summed = weight.new_zeros(num, channels)
+        self.parts = [self.summed[:, a:b] for a, b in pairwise(bounds)]
         window = self.layers[0].window
         self.pixels = [window.buffer[:, window.left + col] for col in range(width)]
-        size = decoder.embed.dim
-        self.inputs = [
-            [pixel[:, start : start + size] for start in range(0, pixel.shape[1], size)]
-            for pixel in self.pixels
-        ]
 
     def begin_row(self, row: int) -> None:
         # The first layer sees strictly earlier rows: the one that was just completed is the last.
@@ -70,24 +54,14 @@ class GatedScan(Scan):
             if row or layer is not self.layers[0]:
                 layer.rows.push(above)
             above = layer.begin_row(row)
-        self.head.begin_row(row)
 
-    def params(self, row: int, col: int, channel: int) -> Tensor:
-        if channel < self.groups:
-            for move in self.moves[col][channel]:
-                move.run()
-            part = self.parts[channel]
-            torch.mm(self.gated, self.skip_weights[channel], out=part)
-            part.relu_()
-        if channel >= self.head.groups:
-            return self.head.outputs[col]
-        return self.head.step(self.features, self.pixels[col], col, channel)
-
-    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
-        self.inputs[col][channel].copy_(self.embed.channel(values, channel, self.dtype))
-
-    def row(self, row: int) -> Tensor:
-        return self.head.row
+    def features(self, row: int, col: int, group: int) -> Tensor:
+        for move in self.moves[col][group]:
+            move.run()
+        part = self.parts[group]
+        torch.mm(self.gated, self.skip_weights[group], out=part)
+        part.relu_()
+        return self.summed
 
 
 class _Move(NamedTuple):

@@ -13,7 +13,7 @@ from decoders.base import AutoregressiveDecoder, resolve_likelihood
 from decoders.caches import LeftWindow, RowCache
 from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
 from decoders.gated_pixelcnn import normalise_weights
-from decoders.heads import ColorOrder, HeadScan, PixelEmbedding, PixelHead, resolve_color_order
+from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
 from decoders.layers import (
     AboveConv2d,
     LeftConv2d,
@@ -24,7 +24,8 @@ from decoders.layers import (
     group_ids,
 )
 from decoders.likelihoods import Likelihood
-from decoders.sampling import Scan
+from decoders.network_scan import NetworkScan, TrunkScan
+from decoders.scan import Scan
 
 
 class PixelCNN(AutoregressiveDecoder):
@@ -131,7 +132,10 @@ class PixelCNN(AutoregressiveDecoder):
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
         """One pass in raster order that computes each activation once."""
-        return MaskedScan(self, h, num)
+        _, height, width = self.image_shape
+        h = fit_map(h, (height, width), self.resize)
+        trunk = MaskedTrunkScan(cast("list[MaskedLayer]", list(self.layers)), h, num, width)
+        return NetworkScan(self.embed, trunk, self.head, h)
 
 
 class MaskedLayer(nn.Module):
@@ -176,7 +180,7 @@ class MaskedLayer(nn.Module):
         self.leave = PixelLinear(inner_ids, ids) if self.residual else None
         self.dropout = nn.Dropout(dropout)
         self.activate = gate if gated else torch.relu
-        self.halves, self.inner, self.channels = halves, inner, channels
+        self.groups, self.halves, self.inner, self.channels = groups, halves, inner, channels
 
     def forward(self, x: Tensor, h: Tensor | None) -> Tensor:
         z = x if self.enter is None else self.enter(torch.relu(x))
@@ -191,49 +195,25 @@ class MaskedLayer(nn.Module):
         return self.dropout(z)
 
 
-class MaskedScan(Scan):
-    """The cached scan of a `PixelCNN`: rows above a row at a time, the row at hand by pixels."""
+class MaskedTrunkScan(TrunkScan):
+    """The masked stack in raster order: rows above a row at a time, the current row by pixels."""
 
-    row_period = 1
-
-    def __init__(self, decoder: PixelCNN, h: Tensor | None, num: int):
-        _, height, width = decoder.image_shape
-        h = fit_map(h, (height, width), decoder.resize)
-        self.decoder = decoder
-        layers = cast(list[MaskedLayer], list(decoder.layers))
+    def __init__(self, layers: list[MaskedLayer], h: Tensor | None, num: int, width: int):
+        self.groups = layers[0].groups
         self.layers = [_MaskedLayerScan(layer, h, num, width) for layer in layers]
-        self.head = HeadScan(decoder.head, h, num, width)
-        weight = self.layers[0].window.buffer
-        self.features = weight.new_zeros(num, layers[-1].channels)
-        self.output = weight.new_zeros(0)
+        window = self.layers[0].window
+        self.last = window.buffer.new_zeros(num, layers[-1].channels)
+        self.pixels = [window.buffer[:, window.left + col] for col in range(width)]
 
     def begin_row(self, row: int) -> None:
         for layer in self.layers:
             layer.begin_row(row)
-        self.head.begin_row(row)
 
-    def params(self, row: int, col: int, channel: int) -> Tensor:
-        window = self.layers[0].window
-        if channel < self.decoder.groups:
-            x = window.buffer[:, window.left + col]
-            for layer in self.layers:
-                x = layer.step(x, col, channel)
-            self.features.copy_(x).relu_()  # copied: x is of another type under autocast
-        if channel < self.decoder.head.groups:
-            embedded = window.buffer[:, window.left + col]
-            self.output = self.head.step(self.features, embedded, col, channel)
-        return self.output
-
-    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
-        embed = self.decoder.embed
-        window = self.layers[0].window
-        vector = embed.channel(values, channel, window.buffer.dtype)
-        window.buffer[:, window.left + col, channel * embed.dim : (channel + 1) * embed.dim] = (
-            vector
-        )
-
-    def row(self, row: int) -> Tensor:
-        return self.head.row
+    def features(self, row: int, col: int, group: int) -> Tensor:
+        x = self.pixels[col]
+        for layer in self.layers:
+            x = layer.step(x, col, group)
+        return self.last.copy_(x).relu_()  # copied: x is of another type under autocast
 
 
 class _MaskedLayerScan:

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from decoders import AutoregressiveDecoder, GatedPixelCNN, PixelCNN, coding
-from decoders.sampling import Draw, PlainScan, Scan, evaluating, run
+from decoders.scan import Draw, PlainScan, Scan, evaluating, run
 
 SMALL: dict[str, Any] = {
     "num_levels": 4, "hidden_channels": 12, "num_layers": 1, "kernel_size": 3, "cond_shape": (2,),

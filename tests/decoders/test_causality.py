@@ -17,7 +17,7 @@ from decoders import (
     check_causality,
 )
 from decoders.checks import dependence
-from decoders.pixelcnn_pp import Block, FirstLayer
+from decoders.pixelcnn_pp_layers import Block, FirstLayer
 
 IMAGES = [(1, 9, 9), (3, 7, 7)]
 images = pytest.mark.parametrize("image_shape", IMAGES, ids=["1x9x9", "3x7x7"])

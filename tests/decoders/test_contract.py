@@ -14,8 +14,8 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
-    sampling,
 )
+from decoders import scan as scans
 
 SHAPE = (3, 5, 6)
 
@@ -266,9 +266,9 @@ def test_a_recorded_row_draws_as_one_launched_step_by_step(network, colors, cond
     h, noise = None if h is None else h.cuda(), torch.rand(4, *SHAPE, device="cuda")
     known = x.cuda(), (torch.rand(4, *SHAPE) < 0.3).cuda()
     expected, recorded = (
-        sampling.run(
+        scans.run(
             decoder.scan(h, 4),
-            sampling.Draw(decoder.likelihood, noise, known=known),
+            scans.Draw(decoder.likelihood, noise, known=known),
             SHAPE,
             4,
             torch.uint8,
@@ -284,13 +284,13 @@ def test_a_row_that_cannot_be_recorded_is_drawn_all_the_same(network, inputs, mo
     decoder = network(SHAPE, num_levels=4).cuda()
     noise = torch.rand(4, *SHAPE, device="cuda")
     expected = decoder.sample(noise=noise)
-    draw = sampling.Draw.__call__
+    draw = scans.Draw.__call__
 
     def wait(self, params, *where):
         torch.cuda.current_stream().synchronize()  # refused while a graph is recorded
         return draw(self, params, *where)
 
-    monkeypatch.setattr(sampling.Draw, "__call__", wait)
+    monkeypatch.setattr(scans.Draw, "__call__", wait)
     with pytest.warns(UserWarning, match="could not be recorded as a CUDA graph"):
         assert torch.equal(decoder.sample(noise=noise), expected)
     monkeypatch.undo()

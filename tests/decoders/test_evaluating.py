@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from decoders import GatedPixelCNN
-from decoders.sampling import evaluating
+from decoders.scan import evaluating
 
 
 def build() -> Any:

@@ -20,7 +20,7 @@ from decoders import (
     coding,
     receptive_field,
 )
-from decoders.sampling import Draw, PlainScan, Scan, run
+from decoders.scan import Draw, PlainScan, Scan, run
 
 SHAPE = (3, 4, 5)
 KINDS = [GatedPixelCNN, PixelCNN, DeconvDecoder]

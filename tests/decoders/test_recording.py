@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decoders import AutoregressiveDecoder, sampling
+from decoders import AutoregressiveDecoder
+from decoders import scan as scans
 
 SHAPE = (2, 9, 2)  # of more rows than any scan's period
 
@@ -42,36 +43,36 @@ class Recording(TorchDispatchMode):
 
 
 def recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
-    """As `sampling._recorded`; but a graph does not run what it records, and this has to."""
+    """As `scans._recorded`; but a graph does not run what it records, and this has to."""
     with Recording() as recording:
         step(row)
     return lambda current: None if current == row else recording.replay()
 
 
 def sample(
-    decoder: AutoregressiveDecoder, h: Tensor | None, draw: sampling.Draw, record: bool
+    decoder: AutoregressiveDecoder, h: Tensor | None, draw: scans.Draw, record: bool
 ) -> Tensor:
     with torch.inference_mode():
         scan = decoder.scan(h, 2)
         assert scan.row_period
-        return sampling.run(scan, draw, SHAPE, 2, torch.uint8, record=record)
+        return scans.run(scan, draw, SHAPE, 2, torch.uint8, record=record)
 
 
 def test_replayed_rows_draw_what_each_row_would(network, colors, cond_shape, inputs, monkeypatch):
     decoder = network(SHAPE, cond_shape=cond_shape, **colors(5)).eval()
     x, h = inputs(decoder, 2)
     known = x, torch.rand(2, *SHAPE) < 0.3
-    draw = sampling.Draw(decoder.likelihood, torch.rand(2, *SHAPE), known=known)
+    draw = scans.Draw(decoder.likelihood, torch.rand(2, *SHAPE), known=known)
     expected = sample(decoder, h, draw, record=False)
-    monkeypatch.setattr(sampling, "_records", lambda device: True)
-    monkeypatch.setattr(sampling, "_recorded", recorded)
+    monkeypatch.setattr(scans, "_records", lambda device: True)
+    monkeypatch.setattr(scans, "_recorded", recorded)
     assert torch.equal(sample(decoder, h, draw, record=True), expected)
 
 
 def test_a_scan_whose_rows_differ_is_not_recorded(network, inputs, monkeypatch):
     """The plain scan picks its row out of the whole image by a Python number."""
     decoder = network(SHAPE, num_levels=4).eval()
-    monkeypatch.setattr(sampling, "_records", lambda device: pytest.fail("recorded"))
+    monkeypatch.setattr(scans, "_records", lambda device: pytest.fail("recorded"))
     with torch.inference_mode():
-        draw = sampling.Draw(decoder.likelihood, torch.rand(2, *SHAPE))
-        sampling.run(sampling.PlainScan(decoder, None, 2), draw, SHAPE, 2, torch.uint8)
+        draw = scans.Draw(decoder.likelihood, torch.rand(2, *SHAPE))
+        scans.run(scans.PlainScan(decoder, None, 2), draw, SHAPE, 2, torch.uint8)

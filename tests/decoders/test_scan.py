@@ -17,7 +17,7 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
 )
-from decoders.sampling import Chooser, Draw, PlainScan, Scan, run
+from decoders.scan import Chooser, Draw, PlainScan, Scan, run
 
 SIZES = [
     ((3, 5, 7), 7),

@@ -14,17 +14,13 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from decoders.arguments import NonFiniteError
-from decoders.likelihoods import widest_float
-
-if TYPE_CHECKING:
-    from decoders.base import AutoregressiveDecoder
-    from decoders.likelihoods import Likelihood
+from decoders.likelihoods import Likelihood, widest_float
 
 
 class Scan(ABC):
@@ -61,10 +57,23 @@ class Scan(ABC):
         return None
 
 
+class Network(Protocol):
+    """What a scan without caches needs of a decoder."""
+
+    image_shape: tuple[int, int, int]
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
 class PlainScan(Scan):
     """A scan without caches: the whole network again for each sub-pixel. Right for any decoder."""
 
-    def __init__(self, decoder: AutoregressiveDecoder, h: Tensor | None, num: int):
+    def __init__(self, decoder: Network, h: Tensor | None, num: int):
         self.decoder, self.h = decoder, h
         device = next(decoder.parameters()).device
         self.x = torch.zeros((num, *decoder.image_shape), dtype=decoder.dtype, device=device)
