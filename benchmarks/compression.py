@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from decoders import GatedPixelCNN, coding
+from decoders.scan import ReadyScan
 
 CASES = [((1, 28, 28), 2, 32), ((3, 32, 32), 256, 4), ((3, 64, 64), 256, 2)]
 TABLE_STEPS = 2**24
@@ -44,7 +45,7 @@ def encoded(decoder: GatedPixelCNN, x: Tensor, *, at_once: bool) -> tuple[np.nda
     """The words of a file, and the table of every sub-pixel."""
     tape = coding._Tape()
     if at_once:
-        ready = coding._ReadyScan(decoder.params(x))
+        ready = ReadyScan(decoder.params(x))
         choose = coding._Encode(decoder.likelihood, x, tape)  # pyright: ignore
         coding.run(ready, choose, decoder.image_shape, len(x), decoder.dtype)
     else:

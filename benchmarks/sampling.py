@@ -23,7 +23,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from decoders import AutoregressiveDecoder, GatedPixelCNN, PixelCNNPlusPlus
+from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNNPlusPlus
 from decoders.heads import ColorOrder
 from decoders.scan import Draw, PlainScan, Scan
 
@@ -62,7 +62,7 @@ def build(
     num_levels: int,
     color_order: ColorOrder = "groups",
     plus_plus: bool = False,
-) -> AutoregressiveDecoder:
+) -> FactorizedDecoder:
     """64 maps × 12 layers, 5×5 kernels; or 64 maps, 2 blocks at each of three scales."""
     torch.manual_seed(0)
     if plus_plus:
@@ -79,7 +79,7 @@ def build(
     ).eval()
 
 
-def time_plain_scan(decoder: AutoregressiveDecoder, batch: int) -> float:
+def time_plain_scan(decoder: FactorizedDecoder, batch: int) -> float:
     """Seconds of a whole plain scan, from a few of its steps."""
     channels, height, width = decoder.image_shape
     scan = PlainScan(decoder, None, batch)

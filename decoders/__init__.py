@@ -1,20 +1,21 @@
 """Decoders: networks that yield a normalised p(x | h) of a discrete image, and draw from it."""
 
-from decoders.base import AutoregressiveDecoder, Decoder, to_levels
+from decoders.base import Decoder, FactorizedDecoder
 from decoders.checks import check_causality, receptive_field
 from decoders.deconv import DeconvDecoder
 from decoders.gated_pixelcnn import GatedPixelCNN
+from decoders.levels import to_levels
 from decoders.likelihoods import Categorical, DiagonalGaussian, DiscretizedLogisticMixture
 from decoders.pixelcnn import PixelCNN
 from decoders.pixelcnn_pp import PixelCNNPlusPlus
 
 __all__ = [
-    "AutoregressiveDecoder",
     "Categorical",
     "Decoder",
     "DeconvDecoder",
     "DiagonalGaussian",
     "DiscretizedLogisticMixture",
+    "FactorizedDecoder",
     "GatedPixelCNN",
     "PixelCNN",
     "PixelCNNPlusPlus",

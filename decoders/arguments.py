@@ -5,8 +5,9 @@ Each message says what was expected, what came, and the cure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -70,6 +71,43 @@ def check_finite(h: Tensor | None) -> None:
     if h is not None and not bool(h.isfinite().all()):
         raise NonFiniteError(
             "expected a finite h, got NaN or infinity: look at the encoder and at what it was given"
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise a ValueError unless a temperature is a finite number of at least 0."""
+    if not isinstance(temperature, (Real, Tensor)) or not 0 <= temperature < math.inf:
+        raise ValueError(f"expected a finite temperature of at least 0, got {temperature!r}")
+
+
+def check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless the noise has the shape, and lies in [0, 1)."""
+    if tuple(noise.shape) != shape:
+        raise ValueError(f"expected noise of shape {shape}, got {tuple(noise.shape)}")
+    if not bool(((noise >= 0) & (noise < 1)).all()):
+        raise ValueError(
+            "expected noise in [0, 1), got numbers outside or NaN: draw it by torch.rand"
+        )
+
+
+def check_known(known: Any) -> None:
+    """Raise a TypeError unless what is known of images is two tensors."""
+    is_pair = isinstance(known, (tuple, list)) and len(known) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in known):
+        raise TypeError(
+            "expected known=(images, mask), two tensors, the mask True where a sub-pixel is "
+            f"kept, got {shown(known)}"
+        )
+
+
+def check_known_shape(image: Tensor, mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless known images and their mask fit the images to draw."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"expected a mask of type torch.bool, got {mask.dtype}")
+    if tuple(image.shape) != shape or tuple(mask.shape) not in (shape, shape[1:]):
+        raise ValueError(
+            f"expected known images of shape {shape} and a mask of that shape or "
+            f"{shape[1:]}, got {tuple(image.shape)} and {tuple(mask.shape)}"
         )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +13,18 @@ from torch import Tensor, nn
 from decoders.arguments import (
     check_count,
     check_finite,
+    check_known,
+    check_known_shape,
+    check_noise,
     check_shape,
+    check_temperature,
     check_tensor,
     readable,
     shown,
 )
 from decoders.attached import Structure, attached
 from decoders.likelihoods import Categorical, Likelihood
-from decoders.scan import Draw, PlainScan, Scan, evaluating, run
+from decoders.scan import Draw, PlainScan, ReadyScan, Scan, blank, evaluating, run
 
 ShowRows = Callable[[Iterable[int]], Iterable[int]]
 
@@ -37,9 +39,13 @@ class Decoder(nn.Module, ABC):
         check_values: whether levels are looked at for any outside 0..num_levels - 1. On a GPU that
             waits for it at each call; `Decoder.check_values = False` spares it, for images known
             to be right. (With 256 levels, and in a compiled model, there is nothing to spare.)
+        autoregressive: whether pixels are predicted from those before them in raster order, so
+            that there is a receptive field to measure and a drawing to watch. False where all are
+            drawn at once.
     """
 
     check_values: ClassVar[bool] = True
+    autoregressive: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -171,11 +177,8 @@ class Decoder(nn.Module, ABC):
         self.check_cond(h)
         if noise is not None:
             check_tensor(noise, "noise", "draw it by torch.rand")
-        if known is not None and not _is_pair(known):
-            raise TypeError(
-                "expected known=(images, mask), two tensors, the mask True where a sub-pixel is "
-                f"kept, got {shown(known)}"
-            )
+        if known is not None:
+            check_known(known)
         if num is None:
             given = [part for part in (h, noise, known and known[0]) if part is not None]
             num = given[0].shape[0] if given else 1
@@ -183,38 +186,32 @@ class Decoder(nn.Module, ABC):
             raise ValueError(f"expected num={len(h)}, the number of h, or no num, got {num}")
         check_count(num, "num, the images to draw,")
         check_finite(h)
-        if not isinstance(temperature, (Real, Tensor)) or not 0 <= temperature < math.inf:
-            raise ValueError(f"expected a finite temperature of at least 0, got {temperature!r}")
+        check_temperature(temperature)
         shape = (num, *self.image_shape)
         device = next(self.parameters()).device
         if noise is None:
             source = generator.device if generator is not None else device
             noise = torch.rand(shape, generator=generator, device=source)
-        elif tuple(noise.shape) != shape:
-            raise ValueError(f"expected noise of shape {shape}, got {tuple(noise.shape)}")
-        elif not bool(((noise >= 0) & (noise < 1)).all()):
-            raise ValueError(
-                "expected noise in [0, 1), got numbers outside or NaN: draw it by torch.rand"
-            )
+        else:
+            check_noise(noise, shape)
         if known is not None:
             image, mask = known
             self.check_image(image)
-            if mask.dtype != torch.bool:
-                raise ValueError(f"expected a mask of type torch.bool, got {mask.dtype}")
-            if len(image) != num or tuple(mask.shape) not in (shape, shape[1:]):
-                raise ValueError(
-                    f"expected known images of shape {shape} and a mask of that shape or "
-                    f"{shape[1:]}, got {tuple(image.shape)} and {tuple(mask.shape)}"
-                )
+            check_known_shape(image, mask, shape)
             known = image.to(device), mask.to(device).expand(shape)
         return noise.to(device), known
 
 
-class AutoregressiveDecoder(Decoder):
+class FactorizedDecoder(Decoder):
     """A decoder that predicts each sub-pixel from those before it, and from h.
 
+    ::
+
+        p(x | h) = product over i of p(x_i | x_1, ..., x_(i-1), h)
+
     A new one implements `params`; `log_prob` and `sample` come with it. It may also offer `scan`,
-    its own cached pass over the image, and then sampling is fast.
+    its own cached pass over the image, and then sampling is fast. One whose pixels are independent
+    given h sets `autoregressive = False`: it is sampled from one pass of `params`.
 
     Attributes:
         built: where there is a `scan`, the `decoders.attached.structure` of the decoder at the end
@@ -224,6 +221,7 @@ class AutoregressiveDecoder(Decoder):
     https://arxiv.org/abs/1601.06759.
     """
 
+    autoregressive: ClassVar[bool] = True
     built: Structure | None = None
 
     def __init__(
@@ -240,7 +238,8 @@ class AutoregressiveDecoder(Decoder):
         """The likelihood's parameters of every pixel, (B, P, H, W).
 
         Those of a sub-pixel must depend on earlier sub-pixels of x alone, in the order (row,
-        column, channel); `decoders.checks.check_causality` proves it.
+        column, channel); `decoders.checks.check_causality` proves it. Where the decoder is not
+        `autoregressive`, they must not depend on x at all.
         """
 
     def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
@@ -254,8 +253,13 @@ class AutoregressiveDecoder(Decoder):
         return self.likelihood.log_prob(self.params(x, h), x)
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
-        """One pass over `num` images in raster order; without a cache unless overridden."""
-        return PlainScan(self, h, num)
+        """One pass over `num` images in raster order that calls `params`, unless overridden.
+
+        It calls them once where pixels are independent given h, else for each sub-pixel.
+        """
+        if self.autoregressive:
+            return PlainScan(self, h, num)
+        return ReadyScan(self.params(blank(self, num), h))
 
     def begin_scan(self, h: Tensor | None, num: int) -> Scan:
         """The pass that sampling and coding take: `scan`, or the plain one with a warning.
@@ -263,7 +267,7 @@ class AutoregressiveDecoder(Decoder):
         A cached scan knows the layers that the decoder was built of. Where a hook, an adapter or
         another layer is attached, or `params` is overridden, only calling the network is right.
         """
-        cached = type(self).scan is not AutoregressiveDecoder.scan
+        cached = type(self).scan is not FactorizedDecoder.scan
         passed_over = attached(self, self.built) if cached else None
         if passed_over is None:
             return self.scan(h, num)
@@ -272,7 +276,7 @@ class AutoregressiveDecoder(Decoder):
             "sub-pixel, which is slow; to be fast, merge it into the weights or override scan",
             stacklevel=4,
         )
-        return PlainScan(self, h, num)
+        return FactorizedDecoder.scan(self, h, num)
 
     @torch.no_grad()
     def sample(
@@ -296,6 +300,13 @@ class AutoregressiveDecoder(Decoder):
         return x.clone()
 
 
+def factorized(decoder: Decoder, purpose: str) -> FactorizedDecoder:
+    """Return a decoder of which each sub-pixel has a distribution, or raise a TypeError."""
+    if not isinstance(decoder, FactorizedDecoder):
+        raise TypeError(f"expected a FactorizedDecoder {purpose}, got {shown(decoder)}")
+    return decoder
+
+
 def resolve_likelihood(likelihood: Likelihood | None, num_levels: int | None) -> Likelihood:
     """The given likelihood, or a `Categorical` over `num_levels` (256 unless given)."""
     if likelihood is None:
@@ -310,37 +321,6 @@ def resolve_likelihood(likelihood: Likelihood | None, num_levels: int | None) ->
             f"got {num_levels}"
         )
     return likelihood
-
-
-def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
-    """Quantise floats in [0, 1] to integer levels 0..num_levels-1.
-
-    Args:
-        x: floats in [0, 1], any shape. Values k / (num_levels - 1) give exactly k.
-        num_levels: L.
-
-    Raises:
-        TypeError: x isn't a tensor.
-        ValueError: x isn't floating-point, or lies outside [0, 1]; fewer than 2 levels.
-
-    >>> to_levels(torch.tensor([0.0, 0.5, 1.0]))
-    tensor([  0, 128, 255], dtype=torch.uint8)
-    """
-    check_tensor(x, "floats in [0, 1]", "convert them by torch.as_tensor")
-    check_count(num_levels, "num_levels", 2)
-    if not x.is_floating_point():
-        raise ValueError(f"expected floats in [0, 1], got {x.dtype}")
-    if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1 or bool(x.isnan().any())):
-        low, high = float(x.min()), float(x.max())
-        raise ValueError(f"expected floats in [0, 1], got {low:.4g}..{high:.4g}: rescale them")
-    levels = (x.float() * (num_levels - 1)).round()
-    return levels.to(torch.uint8 if num_levels <= 256 else torch.int64)
-
-
-def _is_pair(known: Any) -> bool:
-    """Whether it is two tensors."""
-    is_pair = isinstance(known, (tuple, list)) and len(known) == 2
-    return is_pair and all(isinstance(part, Tensor) for part in known)
 
 
 def _join(shape: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders.arguments import shown
-from decoders.base import AutoregressiveDecoder
+from decoders.base import Decoder, FactorizedDecoder, factorized
 from decoders.heads import PixelEmbedding
 from decoders.likelihoods import Discrete, Likelihood
 from decoders.scan import check_defined
@@ -31,7 +31,7 @@ class SubPixel(NamedTuple):
 
 
 def dependence(
-    decoder: AutoregressiveDecoder,
+    decoder: Decoder,
     h: Tensor | None = None,
     *,
     targets: list[SubPixel] | None = None,
@@ -44,7 +44,7 @@ def dependence(
     compared, bit for bit, in float64 and evaluation mode.
 
     Args:
-        decoder: any autoregressive decoder.
+        decoder: any `FactorizedDecoder`.
         h: (1, *cond_shape), random unless given.
         targets: the sub-pixels whose distributions are looked at; all unless given.
         trials: how many random images; one may hide a dependence behind a dead ReLU.
@@ -57,9 +57,7 @@ def dependence(
     Raises:
         ValueError: the decoder's parameters are not finite, so there is nothing to compare.
     """
-    if not isinstance(decoder, AutoregressiveDecoder):
-        raise TypeError(f"expected an AutoregressiveDecoder, got {shown(decoder)}")
-    decoder = copy.deepcopy(decoder).double().eval().cpu()
+    decoder = copy.deepcopy(factorized(decoder, "to measure")).double().eval().cpu()
     generator = torch.Generator().manual_seed(seed)
     if h is None and decoder.cond_shape:
         h = torch.randn(1, *decoder.cond_shape, generator=generator)
@@ -78,7 +76,7 @@ def dependence(
     return changes.reshape(len(targets), height, width, channels)
 
 
-def check_causality(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> None:
+def check_causality(decoder: Decoder, h: Tensor | None = None) -> None:
     """Raise unless each sub-pixel's distribution depends on earlier sub-pixels alone.
 
     The order is (row, column, channel): R, then G, then B of a pixel. Done for every pair of
@@ -98,19 +96,19 @@ def check_causality(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> 
     if leaks.any():
         target, source = (int(v) for v in leaks.nonzero()[0])
         raise AssertionError(
-            f"the decoder is not causal: sub-pixel {_name(decoder, target)} depends on "
-            f"{_name(decoder, source)}, which "
+            f"the decoder is not causal: sub-pixel {_name(decoder.image_shape, target)} depends on "
+            f"{_name(decoder.image_shape, source)}, which "
             f"{'is itself' if source == target else 'comes later'} in raster order"
         )
 
 
 def receptive_field(
-    decoder: AutoregressiveDecoder, target: SubPixel | tuple[int, int, int] | None = None
+    decoder: Decoder, target: SubPixel | tuple[int, int, int] | None = None
 ) -> Tensor:
     """Which sub-pixels the distribution of one of them depends on.
 
     Args:
-        decoder: any autoregressive decoder.
+        decoder: any `FactorizedDecoder`.
         target: (row, column, channel); the last channel of the middle pixel unless given.
 
     Returns:
@@ -124,9 +122,7 @@ def receptive_field(
     ##@..
     .....
     """
-    if not isinstance(decoder, AutoregressiveDecoder):
-        raise TypeError(f"expected an AutoregressiveDecoder, got {shown(decoder)}")
-    channels, height, width = decoder.image_shape
+    channels, height, width = factorized(decoder, "to measure").image_shape
     if target is None:
         target = SubPixel(height // 2, width // 2, channels - 1)
     if not isinstance(target, tuple) or len(target) != 3:
@@ -143,7 +139,7 @@ def receptive_field(
 
 
 def sensitivity(
-    decoder: AutoregressiveDecoder,
+    decoder: Decoder,
     x: Tensor,
     h: Tensor | None = None,
     *,
@@ -177,7 +173,7 @@ def sensitivity(
     >>> (sensitivity(decoder, x) > 0).int().tolist()
     [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
     """
-    decoder = copy.deepcopy(decoder).eval()
+    decoder = copy.deepcopy(factorized(decoder, "to measure")).eval()
     embedding = pixel_embedding(decoder)
     if embedding is None:
         raise TypeError(
@@ -217,7 +213,7 @@ def show_field(field: Tensor, target: tuple[int, int, int]) -> str:
 
 
 def _changes(
-    decoder: AutoregressiveDecoder,
+    decoder: FactorizedDecoder,
     x: Tensor,
     h: Tensor | None,
     places: list[SubPixel],
@@ -241,7 +237,7 @@ def _changes(
 
 
 def _distributions(
-    decoder: AutoregressiveDecoder, x: Tensor, h: Tensor | None, targets: list[SubPixel]
+    decoder: FactorizedDecoder, x: Tensor, h: Tensor | None, targets: list[SubPixel]
 ) -> Tensor:
     """The distribution of each target as N numbers to compare, (B, targets, N)."""
     params = decoder.params(x, h)
@@ -274,21 +270,21 @@ def _distribution(likelihood: Likelihood, params: Tensor, x: Tensor, channel: in
     return torch.stack(drawn, dim=1)
 
 
-def _random_image(decoder: AutoregressiveDecoder, generator: torch.Generator) -> Tensor:
+def _random_image(decoder: FactorizedDecoder, generator: torch.Generator) -> Tensor:
     shape = (1, *decoder.image_shape)
     if decoder.num_levels is None:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
     return torch.randint(decoder.num_levels, shape, generator=generator).to(decoder.dtype)
 
 
-def _another(decoder: AutoregressiveDecoder, value: Tensor) -> Tensor:
+def _another(decoder: FactorizedDecoder, value: Tensor) -> Tensor:
     """A value other than this one: half-way round the levels."""
     if decoder.num_levels is None:
         return value + 1
     return ((value.long() + max(1, decoder.num_levels // 2)) % decoder.num_levels).to(value.dtype)
 
 
-def _name(decoder: AutoregressiveDecoder, index: int) -> str:
-    channels, _, width = decoder.image_shape
+def _name(image_shape: tuple[int, int, int], index: int) -> str:
+    channels, _, width = image_shape
     row, col, channel = index // (width * channels), index // channels % width, index % channels
     return f"(row {row}, column {col}, channel {channel})"

@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from decoders.arguments import NonFiniteError, check_finite
-from decoders.base import AutoregressiveDecoder, Decoder, ShowRows
-from decoders.deconv import DeconvDecoder
+from decoders.base import Decoder, ShowRows, factorized
 from decoders.likelihoods import Discrete
-from decoders.scan import Chooser, Scan, evaluating, run
+from decoders.scan import Chooser, evaluating, run
 
 _stream: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]
 RangeEncoder: Callable[..., Any] = _stream.queue.RangeEncoder
@@ -218,42 +217,15 @@ def _scan(
     try:
         check_finite(h)
         with evaluating(decoder):
-            scan = _begin(decoder, h, batch)
+            scan = factorized(decoder, "to code with").begin_scan(h, batch)
             x = run(scan, choose, decoder.image_shape, batch, decoder.dtype, progress)
     except NonFiniteError as error:
         raise CodingError(str(error)) from error
     return x[:num]
 
 
-def _begin(decoder: Decoder, h: Tensor | None, batch: int) -> Scan:
-    if isinstance(decoder, AutoregressiveDecoder):
-        return decoder.begin_scan(h, batch)
-    assert isinstance(decoder, DeconvDecoder)
-    return _ReadyScan(decoder.params(h, batch))
-
-
-class _ReadyScan(Scan):
-    """A scan of independent pixels: all parameters (B, P, H, W) are there from the start."""
-
-    def __init__(self, params: Tensor):
-        self.ready = params
-
-    def params(self, row: int, col: int, channel: int) -> Tensor:
-        return self.ready[:, :, row, col]
-
-    def row(self, row: int) -> Tensor:
-        return self.ready[:, :, row]
-
-    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
-        pass
-
-
 def _likelihood(decoder: Decoder) -> Discrete:
-    if not isinstance(decoder, (AutoregressiveDecoder, DeconvDecoder)):
-        raise TypeError(
-            "expected an AutoregressiveDecoder or a DeconvDecoder to code with, got a "
-            f"{type(decoder).__name__}"
-        )
-    if not isinstance(decoder.likelihood, Discrete):
+    likelihood = factorized(decoder, "to code with").likelihood
+    if not isinstance(likelihood, Discrete):
         raise TypeError(f"expected a decoder of integer levels to code with, got {decoder.dtype}")
-    return decoder.likelihood
+    return likelihood

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from decoders.arguments import check_count
-from decoders.base import Decoder, ShowRows, resolve_likelihood
+from decoders.base import FactorizedDecoder, resolve_likelihood
 from decoders.likelihoods import Likelihood
-from decoders.scan import check_defined
 
 
-class DeconvDecoder(Decoder):
+class DeconvDecoder(FactorizedDecoder):
     """The baseline that autoregressive decoders replace: deconvolutions, independent pixels.
 
     ::
@@ -39,6 +38,8 @@ class DeconvDecoder(Decoder):
     torch.Size([3, 1, 28, 28])
     """
 
+    autoregressive = False
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -48,12 +49,10 @@ class DeconvDecoder(Decoder):
         hidden_channels: int = 32,
         likelihood: Likelihood | None = None,
     ):
-        likelihood = resolve_likelihood(likelihood, num_levels)
-        super().__init__(image_shape, likelihood.num_levels, cond_shape)
-        self.likelihood = likelihood
+        super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)
         hidden_channels = check_count(hidden_channels, "hidden_channels")
         channels, height, width = self.image_shape
-        params = likelihood.num_params(channels)
+        params = self.likelihood.num_params(channels)
         if not self.cond_shape:
             self.constant = nn.Parameter(torch.zeros(params, height, width))
             return
@@ -72,43 +71,12 @@ class DeconvDecoder(Decoder):
                 # quarter meets each output.
                 nn.init.normal_(part.weight, std=(2 / (part.in_channels * 4)) ** 0.5)
 
-    def params(self, h: Tensor | None, num: int) -> Tensor:
-        """The likelihood's parameters (B, P, H, W) for `num` images."""
+    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """The likelihood's parameters (B, P, H, W), the same for any x."""
         if h is None:
-            return self.constant.expand(num, *self.constant.shape)
+            return self.constant.expand(len(x), *self.constant.shape)
         _, height, width = self.image_shape
         return self.network(h)[:, :, :height, :width]
-
-    def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
-        self.check_image(x)
-        self.check_cond(h, x.shape[0])
-        return self.likelihood.log_prob(self.params(h, x.shape[0]), x).flatten(1).sum(dim=1)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        h: Tensor | None = None,
-        *,
-        num: int | None = None,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
-        known: tuple[Tensor, Tensor] | None = None,
-        progress: ShowRows | None = None,
-    ) -> Tensor:
-        """Draw images, all pixels at once; see `Decoder.sample`."""
-        noise, known = self.sampling_inputs(h, num, temperature, generator, noise, known)
-        params = self.params(h, len(noise))
-        check_defined(self.likelihood.defined(params))
-        x = torch.zeros(noise.shape, dtype=self.dtype, device=params.device)
-        for channel in range(x.shape[1]):
-            values = self.likelihood.sample(params, x, channel, noise[:, channel], temperature)
-            x[:, channel] = values.to(x.dtype)
-            if known is not None:
-                image, mask = (part[:, channel] for part in known)
-                x[:, channel] = torch.where(mask, image, x[:, channel])
-        return x
 
 
 class _Start(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from decoders.arguments import check_count
 from decoders.attached import structure
-from decoders.base import AutoregressiveDecoder, resolve_likelihood
+from decoders.base import FactorizedDecoder, resolve_likelihood
 from decoders.conditioning import Resize, channels_last, check_resize, fit_map
 from decoders.gated_layer import GatedLayer
 from decoders.gated_scan import GatedTrunkScan
@@ -19,7 +19,7 @@ from decoders.network_scan import NetworkScan
 from decoders.scan import Scan
 
 
-class GatedPixelCNN(AutoregressiveDecoder):
+class GatedPixelCNN(FactorizedDecoder):
     """The Gated PixelCNN, a strong autoregressive decoder with an exact likelihood.
 
     ::
@@ -58,6 +58,7 @@ class GatedPixelCNN(AutoregressiveDecoder):
     Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu: Conditional Image
     Generation with PixelCNN Decoders (2016), https://arxiv.org/abs/1606.05328.
 
+    >>> import torch
     >>> decoder = GatedPixelCNN((1, 8, 8), num_levels=2, cond_shape=(10,), num_layers=2)
     >>> x, h = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.randn(4, 10)
     >>> decoder.log_prob(x, h).shape, decoder.sample(h).shape
@@ -125,7 +126,7 @@ class GatedPixelCNN(AutoregressiveDecoder):
         self.built = structure(self)
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
+        """The likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
         h = fit_map(h, (x.shape[2], x.shape[3]), self.resize)
         embedded = self.embed(x, next(self.parameters()).dtype)
         embedded = channels_last(embedded)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from decoders.arguments import check_count
 from decoders.attached import structure
-from decoders.base import AutoregressiveDecoder, resolve_likelihood
+from decoders.base import FactorizedDecoder, resolve_likelihood
 from decoders.caches import LeftWindow, RowCache
 from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
 from decoders.gated_pixelcnn import normalise_weights
@@ -28,7 +28,7 @@ from decoders.network_scan import NetworkScan, TrunkScan
 from decoders.scan import Scan
 
 
-class PixelCNN(AutoregressiveDecoder):
+class PixelCNN(FactorizedDecoder):
     """The PixelCNN of 2016: a mask-A convolution, mask-B convolutions, 1×1 layers.
 
     The stacked masked kernels leave a wedge above and to the right that no depth reaches, the blind
@@ -122,7 +122,7 @@ class PixelCNN(AutoregressiveDecoder):
         self.built = structure(self)
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
+        """The likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
         h = fit_map(h, (x.shape[2], x.shape[3]), self.resize)
         embedded = self.embed(x, next(self.parameters()).dtype)
         features = embedded = channels_last(embedded)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoders.attached import structure
-from decoders.base import AutoregressiveDecoder, resolve_likelihood
+from decoders.base import FactorizedDecoder, resolve_likelihood
 from decoders.conditioning import Resize, fit_map
 from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
 from decoders.likelihoods import Likelihood
@@ -18,7 +18,7 @@ from decoders.pixelcnn_pp_scan import ScaledTrunkScan
 from decoders.scan import Scan
 
 
-class PixelCNNPlusPlus(AutoregressiveDecoder):
+class PixelCNNPlusPlus(FactorizedDecoder):
     """PixelCNN++, which reaches far through coarser scales at little cost.
 
     ::
@@ -57,6 +57,7 @@ class PixelCNNPlusPlus(AutoregressiveDecoder):
     Source: Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized
     Logistic Mixture Likelihood and Other Modifications (2017), https://arxiv.org/abs/1701.05517.
 
+    >>> import torch
     >>> decoder = PixelCNNPlusPlus((1, 8, 8), num_levels=2, cond_shape=(10,), num_blocks=1)
     >>> x, h = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.randn(4, 10)
     >>> decoder.log_prob(x, h).shape, decoder.sample(h).shape
@@ -118,7 +119,7 @@ class PixelCNNPlusPlus(AutoregressiveDecoder):
         self.built = structure(self)
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W); see `AutoregressiveDecoder.params`."""
+        """The likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
         height, width = x.shape[2:]
         embedded, codes = self.embed(x, next(self.parameters()).dtype), self.codes(h)
         u, ul = self.first(pad(with_ones(embedded)))

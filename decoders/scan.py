@@ -58,7 +58,7 @@ class Scan(ABC):
 
 
 class Network(Protocol):
-    """What a scan without caches needs of a decoder."""
+    """A decoder as the scans without caches see it."""
 
     image_shape: tuple[int, int, int]
 
@@ -74,9 +74,7 @@ class PlainScan(Scan):
     """A scan without caches: the whole network again for each sub-pixel. Right for any decoder."""
 
     def __init__(self, decoder: Network, h: Tensor | None, num: int):
-        self.decoder, self.h = decoder, h
-        device = next(decoder.parameters()).device
-        self.x = torch.zeros((num, *decoder.image_shape), dtype=decoder.dtype, device=device)
+        self.decoder, self.h, self.x = decoder, h, blank(decoder, num)
 
     def params(self, row: int, col: int, channel: int) -> Tensor:
         self.whole = self.decoder.params(self.x, self.h)
@@ -87,6 +85,35 @@ class PlainScan(Scan):
 
     def row(self, row: int) -> Tensor:
         return self.whole[:, :, row]
+
+
+class ReadyScan(Scan):
+    """A scan of independent pixels: one pass of the network gives the parameters of all."""
+
+    row_period = 1
+
+    def __init__(self, params: Tensor):
+        self.rows = params.permute(2, 3, 0, 1)  # (H, W, B, P)
+        # The current row, always in the same place.
+        self.current = torch.empty_like(self.rows[0], memory_format=torch.contiguous_format)
+
+    def begin_row(self, row: int) -> None:
+        self.current.copy_(self.rows[row])
+
+    def params(self, row: int, col: int, channel: int) -> Tensor:
+        return self.current[col]
+
+    def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
+        """Nothing depends on the values."""
+
+    def row(self, row: int) -> Tensor:
+        return self.current.permute(1, 2, 0)
+
+
+def blank(decoder: Network, num: int) -> Tensor:
+    """Images of zeros, (num, C, H, W)."""
+    device = next(decoder.parameters()).device
+    return torch.zeros((num, *decoder.image_shape), dtype=decoder.dtype, device=device)
 
 
 class Chooser(ABC):

@@ -19,7 +19,7 @@ from einops import rearrange
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from decoders import AutoregressiveDecoder, Categorical, check_causality
+from decoders import Categorical, FactorizedDecoder, check_causality
 from encoders import LabelEmbedding
 from pipelines.model import Model
 from pipelines.runs.pictures import grid, save
@@ -44,7 +44,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class PixelTransformer(AutoregressiveDecoder):
+class PixelTransformer(FactorizedDecoder):
     """p(x | h) by a causal transformer over sub-pixels ordered by (row, column, channel)."""
 
     def __init__(

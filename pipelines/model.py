@@ -49,7 +49,7 @@ class Model(nn.Module):
         if not isinstance(decoder, Decoder):
             raise TypeError(
                 f"expected a Decoder, got a {type(decoder).__name__}: subclass one of decoders, "
-                "AutoregressiveDecoder most often"
+                "FactorizedDecoder most often"
             )
         if encoder is not None and not isinstance(encoder, Encoder):
             raise TypeError(

@@ -13,7 +13,6 @@ from typing import Annotated
 import torch
 import tyro
 
-from decoders.base import AutoregressiveDecoder
 from decoders.checks import SubPixel, receptive_field, show_field
 from pipelines.runs.load import open_run
 from pipelines.runs.networks import DecoderConfig, ImageSpec, checked, make_decoder
@@ -54,7 +53,7 @@ def main(config: Config) -> None:
         spec = ImageSpec(config.image_shape, config.levels)
         torch.manual_seed(0)
         decoder = checked(make_decoder, config, spec)
-    if not isinstance(decoder, AutoregressiveDecoder):
+    if not decoder.autoregressive:
         raise UserError(
             f"expected an autoregressive decoder, got {type(decoder).__name__}, whose pixels do "
             "not see one another"

@@ -19,7 +19,6 @@ import torch
 import tyro
 from torch import Tensor
 
-from decoders import DeconvDecoder
 from pipelines.data.levels import append_levels
 from pipelines.data.sets import to_display
 from pipelines.model import Model
@@ -48,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def sample(run: Run, config: Config) -> list[Path]:
     """Draw, and write the files that the flags ask for; returns their names."""
-    if config.gif and isinstance(run.model.decoder, DeconvDecoder):
-        raise UserError("--gif shows pixel after pixel, and a DeconvDecoder draws them all at once")
+    if config.gif and not run.model.decoder.autoregressive:
+        raise UserError(
+            f"--gif shows pixel after pixel, and a {type(run.model.decoder).__name__} draws them "
+            "all at once"
+        )
     png = config.out or free_name(config.run_dir, _stem(config), ".png")
     gif = png.with_suffix(".gif") if config.gif else None
     if gif is not None and config.out is None:

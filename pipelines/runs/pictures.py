@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from decoders import AutoregressiveDecoder
 from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
 from pipelines.runs.scoring import move, part
@@ -132,7 +131,6 @@ def field_picture(model: Model, images: Images, num: int = 16) -> Tensor:
     The brighter, the more; black not at all; the pixel itself is red. Square roots are drawn:
     nearby pixels count for so much that nothing else would show.
     """
-    assert isinstance(model.decoder, AutoregressiveDecoder)
     device = next(model.parameters()).device
     x, y = images.batch(part(images, num))
     x, y = x.to(device), move(y, device)

@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from decoders import AutoregressiveDecoder
 from decoders.checks import pixel_embedding
 from eval import Evaluation, Score, Terms, bits_per_dim
 from eval.results import Estimate, Result, scores_beside, to_bytes
@@ -213,7 +212,7 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
         ends = traversal.image_ends(images, min(6, len(images) // 2))
         walks = traversal.between_images(model, images, ends, 9, seed=seed)
         files["interpolation.png"] = traversal.grid(walks, images.num_levels)
-    if isinstance(model.decoder, AutoregressiveDecoder) and pixel_embedding(model.decoder):
+    if model.decoder.autoregressive and pixel_embedding(model.decoder):
         files["receptive_field.png"] = pictures.field_picture(model, images)
     for name, canvas in files.items():
         pictures.save(canvas, run_dir / name)

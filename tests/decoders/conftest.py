@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from decoders import (
-    AutoregressiveDecoder,
     Decoder,
     DeconvDecoder,
     DiscretizedLogisticMixture,
+    FactorizedDecoder,
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
@@ -59,7 +59,7 @@ def seeded() -> None:
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
-def network(request: pytest.FixtureRequest) -> Callable[..., AutoregressiveDecoder]:
+def network(request: pytest.FixtureRequest) -> Callable[..., FactorizedDecoder]:
     return request.param
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
-from decoders import AutoregressiveDecoder, GatedPixelCNN, PixelCNN, coding
+from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNN, coding
 from decoders.scan import Draw, PlainScan, Scan, evaluating, run
 
 SMALL: dict[str, Any] = {
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 SHAPE = (3, 3, 4)
 
 
-def build(kind: Callable[..., AutoregressiveDecoder], **options: Any) -> Any:
+def build(kind: Callable[..., FactorizedDecoder], **options: Any) -> Any:
     decoder = kind(SHAPE, **{**SMALL, **options}).double()
     with torch.no_grad():
         for parameter in decoder.parameters():
@@ -104,7 +104,7 @@ ATTACHED = {
 }
 
 
-def plain_sample(decoder: AutoregressiveDecoder, h: Tensor, noise: Tensor) -> Tensor:
+def plain_sample(decoder: FactorizedDecoder, h: Tensor, noise: Tensor) -> Tensor:
     with torch.no_grad(), evaluating(decoder):
         scan, draw = PlainScan(decoder, h, len(noise)), Draw(decoder.likelihood, noise)
         return run(scan, draw, decoder.image_shape, len(noise), decoder.dtype)
@@ -168,31 +168,31 @@ class Scaled(nn.Module):
         return 1.5 * weight
 
 
-def parametrized(decoder: AutoregressiveDecoder) -> None:
+def parametrized(decoder: FactorizedDecoder) -> None:
     for part in list(decoder.modules()):
         for name, _ in list(part.named_parameters(recurse=False)):
             parametrize.register_parametrization(part, name, Scaled())
 
 
-def normalized(decoder: AutoregressiveDecoder) -> None:
+def normalized(decoder: FactorizedDecoder) -> None:
     for part in list(decoder.modules()):
         if isinstance(part, nn.Conv2d):
             weight_norm(part)
 
 
-def pruned_for_good(decoder: AutoregressiveDecoder) -> None:
+def pruned_for_good(decoder: FactorizedDecoder) -> None:
     for part in list(decoder.modules()):
         if isinstance(part, nn.Conv2d):
             prune.random_unstructured(part, "weight", 0.3)
             prune.remove(part, "weight")
 
 
-def unhooked(decoder: AutoregressiveDecoder) -> None:
+def unhooked(decoder: FactorizedDecoder) -> None:
     for part in decoder.modules():
         part.register_forward_hook(lambda module, inputs, out: None).remove()
 
 
-def own_hook(decoder: AutoregressiveDecoder) -> None:
+def own_hook(decoder: FactorizedDecoder) -> None:
     decoder.register_forward_hook(lambda module, inputs, out: None)  # of log_prob, not of params
 
 

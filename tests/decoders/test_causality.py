@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders import (
-    AutoregressiveDecoder,
     DiagonalGaussian,
+    FactorizedDecoder,
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
@@ -23,7 +23,7 @@ IMAGES = [(1, 9, 9), (3, 7, 7)]
 images = pytest.mark.parametrize("image_shape", IMAGES, ids=["1x9x9", "3x7x7"])
 
 
-def jacobian(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> Tensor:
+def jacobian(decoder: FactorizedDecoder, h: Tensor | None = None) -> Tensor:
     """How each sub-pixel's parameters change with each sub-pixel of x, (H, W, C, H, W, C) >= 0.
 
     Levels have no gradient: it is taken with respect to the embedded image, which is the only way
@@ -55,7 +55,7 @@ def jacobian(decoder: AutoregressiveDecoder, h: Tensor | None = None) -> Tensor:
     return total.unflatten(0, (height, width))
 
 
-def awake(decoder: AutoregressiveDecoder) -> AutoregressiveDecoder:
+def awake(decoder: FactorizedDecoder) -> FactorizedDecoder:
     """In float64, with larger biases: a ReLU that is never on would hide a dependence.
 
     Nor may blocks that begin near the identity lose one in the last digits.
@@ -70,7 +70,7 @@ def awake(decoder: AutoregressiveDecoder) -> AutoregressiveDecoder:
     return decoder.double()
 
 
-def random_image(decoder: AutoregressiveDecoder) -> Tensor:
+def random_image(decoder: FactorizedDecoder) -> Tensor:
     if decoder.num_levels is None:
         return torch.randn(1, *decoder.image_shape, dtype=torch.float64)
     return torch.randint(decoder.num_levels, (1, *decoder.image_shape)).to(decoder.dtype)
@@ -102,7 +102,7 @@ def steps(height: int, width: int, rows: range, reach: Callable[[int], range]) -
     return out.reshape(height * width, height * width)
 
 
-def expected_reach(decoder: AutoregressiveDecoder, first: int, kernel: int, layers: int) -> Tensor:
+def expected_reach(decoder: FactorizedDecoder, first: int, kernel: int, layers: int) -> Tensor:
     """The receptive field by walking over the image, knowing kernels but no weights."""
     channels, height, width = decoder.image_shape
     a, b = first // 2, kernel // 2
@@ -135,7 +135,7 @@ def expected_reach(decoder: AutoregressiveDecoder, first: int, kernel: int, laye
     return field
 
 
-def assert_sees_exactly(decoder: AutoregressiveDecoder, field: Tensor, h: Tensor | None = None):
+def assert_sees_exactly(decoder: FactorizedDecoder, field: Tensor, h: Tensor | None = None):
     slopes = jacobian(decoder, h)
     assert (slopes[~earlier(decoder.image_shape)] == 0).all(), "sees itself or a later sub-pixel"
     assert (slopes[~field] == 0).all(), "sees more than its kernels reach"

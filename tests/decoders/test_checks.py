@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders import (
-    AutoregressiveDecoder,
     Categorical,
+    FactorizedDecoder,
     GatedPixelCNN,
     PixelCNN,
     check_causality,
@@ -17,7 +17,7 @@ from decoders import (
 from decoders.checks import sensitivity, show_field
 
 
-class Linear(AutoregressiveDecoder):
+class Linear(FactorizedDecoder):
     """A user's decoder, of `params` alone: logits linear in all of x, by a matrix that says which
     sub-pixel sees which, both in raster order."""
 

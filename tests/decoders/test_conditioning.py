@@ -69,6 +69,6 @@ def test_bilinear_resizing_blends_and_a_fitting_map_passes_unchanged():
 @pytest.mark.parametrize("cond_shape", [(32,), (16, 16, 16)])
 def test_new_deconvolutions_let_h_through(cond_shape):
     """A latent that hardly changes what is decoded is ignored, and then removed by its KL."""
-    decoder = DeconvDecoder((3, 64, 64), num_levels=4, cond_shape=cond_shape)
-    params = decoder.params(torch.randn(32, *cond_shape), 32)
+    decoder = DeconvDecoder((3, 64, 64), num_levels=4, cond_shape=cond_shape, hidden_channels=32)
+    params = decoder.params(torch.zeros(32, 3, 64, 64), torch.randn(32, *cond_shape))
     assert params.std(dim=0).mean() > 0.05

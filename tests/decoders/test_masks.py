@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from decoders import AutoregressiveDecoder, GatedPixelCNN, PixelCNN, check_causality
+from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNN, check_causality
 from decoders.layers import GroupMask, PixelLinear, group_ids
 
 SHAPE = (3, 2, 3)
@@ -89,7 +89,7 @@ LOADED = [
 
 @pytest.mark.parametrize("load", LOADED, ids=lambda load: load.__name__)
 def test_masks_are_right_after_every_way_of_loading(network, colors, load, inputs):
-    def make() -> AutoregressiveDecoder:
+    def make() -> FactorizedDecoder:
         return network(SHAPE, cond_shape=(2,), **colors(4))
 
     decoder = make()
@@ -106,7 +106,7 @@ def test_masks_are_right_after_every_way_of_loading(network, colors, load, input
 def test_weight_norm_and_embeddings_load_as_well(kind, load, inputs):
     options: dict[str, Any] = {"num_levels": 4, "embedding_dim": 3, "color_order": "head"}
 
-    def make() -> AutoregressiveDecoder:
+    def make() -> FactorizedDecoder:
         return kind(SHAPE, hidden_channels=12, num_layers=1, weight_norm=True, **options)
 
     decoder = make()

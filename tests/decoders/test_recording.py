@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decoders import AutoregressiveDecoder
+from decoders import FactorizedDecoder
 from decoders import scan as scans
 
 SHAPE = (2, 9, 2)  # of more rows than any scan's period
@@ -49,9 +49,7 @@ def recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
     return lambda current: None if current == row else recording.replay()
 
 
-def sample(
-    decoder: AutoregressiveDecoder, h: Tensor | None, draw: scans.Draw, record: bool
-) -> Tensor:
+def sample(decoder: FactorizedDecoder, h: Tensor | None, draw: scans.Draw, record: bool) -> Tensor:
     with torch.inference_mode():
         scan = decoder.scan(h, 2)
         assert scan.row_period

@@ -232,7 +232,7 @@ def test_numpys_integers_and_lists_are_sizes(any_network):
         (lambda d: d.sample(known=IMAGE), "expected known=(images, mask), two tensors"),
         (lambda d: d.sample(known=(IMAGE, True)), "two tensors, the mask True where"),
         (lambda d: to_levels([0.5]), "expected floats in [0, 1] to be a tensor, got (0.5,)"),
-        (lambda d: check_causality(d.parameters), "an AutoregressiveDecoder, got a method"),
+        (lambda d: check_causality(d.parameters), "a FactorizedDecoder to measure, got a method"),
         (lambda d: GatedPixelCNN(SHAPE, likelihood=5), "a Likelihood, such as decoders.Cat"),  # pyright: ignore
         (lambda d: Categorical(4).log_prob(IMAGE, IMAGE.float()), "expected integer levels"),
     ],

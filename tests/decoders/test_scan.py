@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from decoders import (
-    AutoregressiveDecoder,
     Categorical,
     DeconvDecoder,
     DiagonalGaussian,
+    FactorizedDecoder,
     GatedPixelCNN,
     PixelCNN,
 )
@@ -32,14 +32,14 @@ sizes = pytest.mark.parametrize(
 )
 
 
-def own_params(decoder: AutoregressiveDecoder, params: Tensor, channel: int) -> Tensor:
+def own_params(decoder: FactorizedDecoder, params: Tensor, channel: int) -> Tensor:
     """What of a pixel's parameters (B, P, …) the distribution of one channel is made of."""
     if decoder.likelihood.orders_channels:
         return params
     return params.unflatten(1, (decoder.image_shape[0], -1))[:, channel]
 
 
-def largest_difference(decoder: AutoregressiveDecoder, x: Tensor, h: Tensor | None) -> float:
+def largest_difference(decoder: FactorizedDecoder, x: Tensor, h: Tensor | None) -> float:
     """Between the parameters of each step, x being pushed, and those of one pass over x."""
     decoder.eval()
     with torch.no_grad():
@@ -58,13 +58,13 @@ def largest_difference(decoder: AutoregressiveDecoder, x: Tensor, h: Tensor | No
     return worst
 
 
-def places(decoder: AutoregressiveDecoder) -> Iterable[tuple[int, int, int]]:
+def places(decoder: FactorizedDecoder) -> Iterable[tuple[int, int, int]]:
     channels, height, width = decoder.image_shape
     return product(range(height), range(width), range(channels))
 
 
 def plain_sample(
-    decoder: AutoregressiveDecoder,
+    decoder: FactorizedDecoder,
     h: Tensor | None,
     noise: Tensor,
     known: tuple[Tensor, Tensor] | None = None,
@@ -227,7 +227,7 @@ def test_a_sample_completed_from_its_own_top_is_itself(kind):
     assert torch.equal(decoder.sample(known=(other, everything)), other)  # num from the images
 
 
-class RunningMean(AutoregressiveDecoder):
+class RunningMean(FactorizedDecoder):
     """A user's decoder with `params` alone: levels likely near the mean of all earlier rows."""
 
     def __init__(self):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
-from decoders import AutoregressiveDecoder, Categorical
+from decoders import Categorical, FactorizedDecoder
 from encoders import Code, Encoder
 from encoders.base import fixed_code
 from eval.results import read_result
@@ -171,7 +171,7 @@ class Brightness(Encoder):
         return fixed_code(x.float().mean(dim=(1, 2, 3))[:, None])
 
 
-class Independent(AutoregressiveDecoder):
+class Independent(FactorizedDecoder):
     """A decoder with no more than what one has to write."""
 
     def __init__(self, image_shape: tuple[int, int, int], num_levels: int):
