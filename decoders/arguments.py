@@ -15,7 +15,9 @@ from torch import Tensor
 
 
 class NonFiniteError(ValueError):
-    """Parameters, codes or values that are NaN or infinite, of which nothing can be drawn."""
+    """Parameters, codes or values are NaN or infinite, so that nothing can be drawn from them."""
+
+    for_user = True  # a command prints the message alone, without a traceback
 
 
 def readable(x: Tensor) -> bool:

@@ -23,7 +23,7 @@ from pipelines.runtime.command import exit_codes
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import expanded, refuse_existing, write_new
-from pipelines.runtime.provenance import command
+from pipelines.runtime.provenance import command, commit
 from pipelines.training.config import TrainConfig
 
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(config: Config) -> None:
     """Score a run, write the result, print the table."""
-    began, commit = time.monotonic(), results.commit()
+    began, at_commit = time.monotonic(), commit()
     refuse_existing(config.out, config.out and scores_beside(config.out))
     run = open_run(config.run_dir)
     fabric = make_fabric(
@@ -104,7 +104,7 @@ def score(config: Config) -> None:
     record = results.Record(
         pipeline=run.pipeline,
         command=f"{run.command} && {command()}",
-        commit=commit,
+        commit=at_commit,
         config=dataclasses.asdict(run.config),
         steps=run.steps,
         train_seconds=None,

@@ -28,7 +28,7 @@ from pipelines.runs import latent_study, results, scoring
 from pipelines.model import Model
 from pipelines.runs.networks import ImageSpec
 from pipelines.runs.load import config_from, read_record
-from pipelines.runtime.provenance import command
+from pipelines.runtime.provenance import command, commit
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home
 from pipelines.runtime.messages import show
@@ -230,7 +230,7 @@ def _describe(
         "pipeline": pipeline,
         "version": __version__,
         "command": " && ".join(commands),
-        "commit": results.commit(),
+        "commit": commit(),
         "config": dataclasses.asdict(config),
         "images": dataclasses.asdict(spec),
         "fingerprint": splits.train.fingerprint,

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from decoders.checks import pixel_embedding
@@ -24,11 +20,11 @@ from eval.results import Estimate, Result, scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
 from pipelines.runs import pictures, scoring, tensorboard, traversal
 from pipelines.model import Model
+from pipelines.runtime import provenance
 from pipelines.runtime.files import whole_file
 
 VALIDATION_IMAGES = 1000
 MOST_IMAGE_BYTES = 32 * 2**20  # of images.npy
-PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
 class Scored(NamedTuple):
@@ -159,7 +155,7 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         command=record.command,
         commit=record.commit,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        versions=versions(record.device),
+        versions=provenance.versions(record.device),
         config=record.config,
         extra={
             "validation": record.validation,
@@ -299,33 +295,3 @@ def describe(model: Model) -> str:
     """
     decoder = type(model.decoder).__name__
     return decoder if model.encoder is None else f"{decoder} + {type(model.encoder).__name__}"
-
-
-def commit() -> str | None:
-    """The commit of the toolkit, with "+" where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def versions(device: torch.device) -> dict[str, str]:
-    """What the numbers were computed with."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    cpu, cuda = device.type == "cpu", device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else device.type
-    found["device"] = platform.machine() if cpu else name
-    found["threads"] = str(torch.get_num_threads())
-    found["processes"] = str(dist.get_world_size() if dist.is_initialized() else 1)
-    return found

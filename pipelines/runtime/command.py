@@ -1,6 +1,6 @@
-"""Exit codes of every command, and the one sentence for an error that its user can fix.
+"""Exit codes of every command, and the sentence that reports an error its user can fix.
 
-Exit codes: 0 where all went well, 2 with one sentence for what a user can fix, 130 and 143 after
+Exit codes: 0 for success, 2 with one sentence for an error that the user can fix, 130 and 143 after
 SIGINT and SIGTERM (or SIGHUP), and 1 with a traceback for a bug in this toolkit.
 """
 
@@ -16,25 +16,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-import torch.distributed as dist
-
-from decoders.arguments import NonFiniteError
-from eval.errors import NonFiniteScoreError, ResultError
 from pipelines.runtime.errors import RelayedError, UserError
 from pipelines.runtime.messages import drop_pending, escape_unprintable, say
 
-# The other packages know nothing of UserError.
-_OF_OTHERS = (NonFiniteError, NonFiniteScoreError, ResultError)
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _LOST_PROCESS = ("gloo", "NCCL", "recvValue", "Connection closed by peer", "Connection reset")
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Run a command: turn what a user can fix into one sentence on standard error.
+    """Run a command: report an error that its user can fix as one sentence on standard error.
 
-    Of several processes that meet the same error, the first says so. The others leave with 0, since
-    Fabric kills the first as soon as another exits with an error.
+    When several processes meet the same error, only the first reports it. The others exit with 0,
+    since Fabric kills the first process as soon as another one exits with an error.
     """
     escape_unprintable()
     try:
@@ -53,9 +47,9 @@ def exit_codes() -> Iterator[None]:
 
 
 def _interrupted(error: BaseException | None) -> int | None:
-    """Return the exit code of a signal that a library reported as another error, if it was one.
+    """Return the exit code of a signal that a library turned into another error, or None.
 
-    A compiled module that is interrupted while it is imported raises an ImportError because of it.
+    A compiled module that is interrupted during its import raises an ImportError instead.
     """
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
@@ -67,10 +61,11 @@ def _interrupted(error: BaseException | None) -> int | None:
 
 
 def _leave(error: Exception) -> NoReturn:
-    """Say what went wrong, if it is for this process to say, and exit."""
-    follows = dist.is_available() and dist.is_initialized() and dist.get_rank() > 0
-    lost = _is_of_lost_process(error)
-    agreed = getattr(error, "agreed", isinstance(error, NonFiniteScoreError))
+    """Report the error, unless the first process reports it, and exit."""
+    group = _process_group()
+    lost = group is not None and _is_of_lost_process(error)
+    follows = group is not None and group.get_rank() > 0
+    agreed = getattr(error, "agreed", False)
     if isinstance(error, RelayedError) or (follows and (agreed or lost)):
         sys.exit(0)
     sentence = "another process of this run has ended: see above" if lost else explain(error)
@@ -83,14 +78,17 @@ def _leave(error: Exception) -> NoReturn:
 
 
 def explain(error: Exception) -> str | None:
-    """Put an error that a user can fix into one sentence; None if it must be a bug.
+    """Return one sentence for an error that a user can fix, or None for a bug.
+
+    An error is for the user if its class says so with `for_user`, which works without importing
+    the packages that raise it: they take seconds to import, and know nothing of this one.
 
     >>> explain(PermissionError(13, "Permission denied", "runs/a/config.json"))
     'cannot use runs/a/config.json: Permission denied'
     >>> explain(KeyError("x")) is None
     True
     """
-    if isinstance(error, (UserError, *_OF_OTHERS)):
+    if getattr(error, "for_user", False):
         return str(error)
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
@@ -102,16 +100,20 @@ def explain(error: Exception) -> str | None:
     return None
 
 
+def _process_group() -> Any:
+    """Return torch.distributed if this process is one of several, else None."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
+
+
 def _is_of_lost_process(error: Exception) -> bool:
-    """Tell whether a collective failed because the process at its other end is gone."""
-    distributed = dist.is_available() and dist.is_initialized()
-    signs = any(sign in str(error) for sign in _LOST_PROCESS)
-    return distributed and isinstance(error, RuntimeError) and signs
+    """Return whether a collective failed because another process is gone."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST_PROCESS)
 
 
 @contextmanager
 def _terminated_cleanly() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit, so that half-written files and locks are removed."""
+    """Make SIGTERM and SIGHUP raise SystemExit, so that unfinished files and locks are removed."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -129,7 +131,7 @@ def _exit(_: int, __: FrameType | None) -> NoReturn:
 
 
 def _flush_output() -> None:
-    """Bring what was printed out of this process, while an error can still be told."""
+    """Flush standard output while an error can still be reported."""
     output = sys.stdout
     if output is None:  # closed by the shell's >&-
         return
@@ -143,7 +145,7 @@ def _flush_output() -> None:
 
 
 def _reader_is_gone() -> bool:
-    """Tell whether standard output is a pipe whose reader has read enough, such as `| head`."""
+    """Return whether standard output is a pipe that nobody reads any more, as after `| head`."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)

@@ -8,15 +8,18 @@ from typing import ClassVar
 class UserError(ValueError):
     """A user can fix this: the message says what was expected, what came, and what to do.
 
-    A command that meets one prints the message on standard error and exits with code 2.
+    A command prints the message on standard error and exits with code 2.
 
     Attributes:
-        agreed: whether all processes of a distributed run meet it at the same time, so that the
-            first one alone should report it.
+        for_user: the message is for the user, and no traceback is needed. Packages that know
+            nothing of this class mark their own errors with the same attribute.
+        agreed: all processes of a distributed run raise the error at the same time, so that only
+            the first one should report it.
     """
 
+    for_user: ClassVar[bool] = True
     agreed: ClassVar[bool] = True
 
 
 class RelayedError(UserError):
-    """The first process of a distributed run failed, and reports why: the others need not."""
+    """The first process of a distributed run failed and reports why; the others stay silent."""

@@ -1,16 +1,29 @@
-"""The command line that is running."""
+"""Provenance of a result: the command line, the toolkit's commit, the versions it ran with."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+SCRIPT = "pixel-decoders"  # the console script, as pyproject.toml names it
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
 def command(*more: str) -> str:
-    """Return the command line as one would type it, with more words at its end."""
+    """Return the running command line as one would type it, with `more` words appended."""
+    if Path(sys.argv[0]).name == SCRIPT:
+        return join([SCRIPT, *sys.argv[1:], *more])
     return join(["python", *sys.orig_argv[1:], *more])
 
 
@@ -31,3 +44,36 @@ def _quote(word: str) -> str:
     except UnicodeDecodeError:
         shown = re.sub(rb"[^\w./= -]", lambda found: b"\\x%02x" % found[0][0], data)
         return f"$'{shown.decode()}'"
+
+
+def commit() -> str | None:
+    """Return the toolkit's commit, with "+" if files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Return the versions of Python and the libraries, the device, and the number of threads."""
+    import torch  # takes seconds, and commands need this module before they parse their flags
+
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    cpu, cuda = device.type == "cpu", device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else device.type
+    dist = torch.distributed
+    found["device"] = platform.machine() if cpu else name
+    found["threads"] = str(torch.get_num_threads())
+    found["processes"] = str(dist.get_world_size() if dist.is_initialized() else 1)
+    return found
