@@ -40,6 +40,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, refuse_existing
 from pipelines.runtime.progress import Progress
+from pipelines.runtime.provenance import prog
 
 TAPE_BYTES = 256 * 2**20  # of probabilities that bits-back coding holds for a batch
 
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = tyro.cli(
             Config,
             args=argv,
-            prog="python -m pipelines.compress",
+            prog=prog("pipelines.compress"),
             description=__doc__,
             config=(tyro.conf.OmitSubcommandPrefixes,),
         )

@@ -23,7 +23,7 @@ from pipelines.runtime.command import exit_codes
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import expanded, refuse_existing, write_new
-from pipelines.runtime.provenance import command, commit
+from pipelines.runtime.provenance import command, commit, prog
 from pipelines.training.config import TrainConfig
 
 
@@ -60,9 +60,7 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
-        config = tyro.cli(
-            Config, args=argv, prog="python -m pipelines.evaluate", description=__doc__
-        )
+        config = tyro.cli(Config, args=argv, prog=prog("pipelines.evaluate"), description=__doc__)
         score(expanded(config))
 
 

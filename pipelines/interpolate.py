@@ -1,7 +1,7 @@
-"""Walk between the codes of test images, or between labels, and draw what lies on the way.
+"""Draw interpolations between the codes of test images, or between labels.
 
-A picture with one walk in each row, an animation, and a JSON file with how smoothly the pictures
-change go to new files in the run directory, or beside --out.
+A picture with one interpolation in each row, an animation, and a JSON file that tells how smoothly
+the pictures change go to new files in the run directory, or next to --out.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, free_name, refuse_existing
+from pipelines.runtime.provenance import prog
 from pipelines.training.config import TrainConfig
 
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
         config = expanded(
-            tyro.cli(Config, args=argv, prog="python -m pipelines.interpolate", description=__doc__)
+            tyro.cli(Config, args=argv, prog=prog("pipelines.interpolate"), description=__doc__)
         )
         check(config)
         run = open_run(config.run_dir)

@@ -22,6 +22,7 @@ from pipelines.runtime.command import exit_codes
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import expanded
+from pipelines.runtime.provenance import prog
 from pipelines.training.config import TrainConfig
 
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
         config = expanded(
-            tyro.cli(Config, args=argv, prog="python -m pipelines.latents", description=__doc__)
+            tyro.cli(Config, args=argv, prog=prog("pipelines.latents"), description=__doc__)
         )
         check(config)
         run = open_run(config.run_dir)

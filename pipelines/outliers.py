@@ -1,4 +1,4 @@
-"""Score any images under a finished run, and hold their bits/dim against those of its test set.
+"""Score any images under a finished run, and compare them with its test set.
 
 Images may be a picture, a folder of them, an .npy or .npz of levels, or a data set by its name. The
 model sees them as it saw its own: with as many levels, binarised alike. New files in the run
@@ -30,6 +30,7 @@ from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, free_name
+from pipelines.runtime.provenance import prog
 from pipelines.training.config import TrainConfig
 
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
         config = expanded(
-            tyro.cli(Config, args=argv, prog="python -m pipelines.outliers", description=__doc__)
+            tyro.cli(Config, args=argv, prog=prog("pipelines.outliers"), description=__doc__)
         )
         check(config)
         run = open_run(config.run_dir)

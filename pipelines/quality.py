@@ -37,6 +37,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home, whole_file
 from pipelines.runtime.output import expanded, free_name
 from pipelines.runtime.progress import Progress
+from pipelines.runtime.provenance import prog
 from pipelines.training.config import TrainConfig
 
 SHOWN = 10  # samples whose neighbours are drawn
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
         config = expanded(
-            tyro.cli(Config, args=argv, prog="python -m pipelines.quality", description=__doc__)
+            tyro.cli(Config, args=argv, prog=prog("pipelines.quality"), description=__doc__)
         )
         run = open_run(config.run_dir)
         splits = load_splits(run, data_dir=config.data_dir)

@@ -6,6 +6,7 @@ sub-pixel of an image and comparing distributions, not read off the masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from pipelines.runtime.command import exit_codes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, refuse_existing
+from pipelines.runtime.provenance import prog
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,16 @@ class Config(DecoderConfig):
     some channels are seen is as bright as their share."""
 
 
-def main(config: Config) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command: exit code 0, or 2 and one sentence for an error that the user can fix."""
+    with exit_codes():
+        config = tyro.cli(
+            Config, args=argv, prog=prog("pipelines.receptive_field"), description=__doc__
+        )
+        show(expanded(config))
+
+
+def show(config: Config) -> None:
     """Measure the receptive field, print it, and write its picture."""
     refuse_existing(config.out)
     if config.run_dir is not None:
@@ -96,6 +107,4 @@ def _count_before(target: SubPixel, image_shape: tuple[int, int, int]) -> int:
 
 
 if __name__ == "__main__":
-    with exit_codes():
-        config = tyro.cli(Config, prog="python -m pipelines.receptive_field", description=__doc__)
-        main(expanded(config))
+    main()

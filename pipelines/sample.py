@@ -31,13 +31,14 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, free_name, refuse_existing
 from pipelines.runtime.progress import Progress
+from pipelines.runtime.provenance import prog
 from pipelines.training.checkpoint import CheckpointError, load_into
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command: exit code 0, or 2 and one sentence for what a user can mend."""
     with exit_codes():
-        config = tyro.cli(Config, args=argv, prog="python -m pipelines.sample", description=__doc__)
+        config = tyro.cli(Config, args=argv, prog=prog("pipelines.sample"), description=__doc__)
         check(config := expanded(config))
         run = open_run(config.run_dir)
         run = run._replace(model=resized(run, config.size).to(_device(config.device)))

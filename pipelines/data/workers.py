@@ -28,6 +28,12 @@ Task = dict[str, Any]
 Damages = list[tuple[int, str]]  # row, and what is wrong with it
 Results = Generator[tuple[Task, Damages], None, None]
 
+# Python puts the working folder ('') first on the path, where a user's `eval.py` would hide ours.
+START = (
+    "import sys; sys.path = [place for place in sys.path if place]; "
+    f"from {decoding.__name__} import main; main()"
+)
+
 
 def run_here(tasks: list[Task], setup: dict[str, Any]) -> Results:
     """Do all tasks in this process."""
@@ -62,13 +68,13 @@ def cores() -> int:
 
 
 class _Worker:
-    """One process that decodes: `python -m pipelines.data.decoding`."""
+    """A process that decodes, in `pipelines.data.decoding.main`."""
 
     def __init__(self, setup: dict[str, Any]):
         path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", decoding.__name__],
+            [sys.executable, "-c", START],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -27,6 +27,17 @@ def command(*more: str) -> str:
     return join(["python", *sys.orig_argv[1:], *more])
 
 
+def prog(module: str) -> str:
+    """Return the words that start a command, for its usage line.
+
+    >>> prog("pipelines.receptive_field")
+    'python -m pipelines.receptive_field'
+    """
+    if Path(sys.argv[0]).name == SCRIPT:
+        return f"{SCRIPT} {module.rpartition('.')[2].replace('_', '-')}"
+    return f"python -m {module}"
+
+
 def join(words: Iterable[str]) -> str:
     r"""Quote words for a shell, those with bytes that are not UTF-8 for bash or zsh.
 
