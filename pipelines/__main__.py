@@ -26,7 +26,7 @@ Examples:
   pixel-decoders pixelvae --data digits --out runs/first
   pixel-decoders sample runs/first --num 16"""
 HINT = (
-    "COMMAND --help shows the flags of a command, --version the version. Completion in bash and zsh:"
+    "COMMAND --help shows a command's flags, --version the version. To complete in bash or zsh:"
     '\n  eval "$(pixel-decoders --completion)"'
 )
 
