@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.data.array_files import guarded, map_npy, read_npz, read_pickle, whole_numbers
+from pipelines.data.config import DataConfig
 from pipelines.data.levels import read_levels
 from pipelines.data.raw import DataError, Raw, RawSplit, folder_of, source_of
-
-if TYPE_CHECKING:
-    from pipelines.data.sets import DataConfig
 
 MAX_LEVELS = 1 << 16
 

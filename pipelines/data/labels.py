@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.data.config import DataConfig
 from pipelines.data.listing import Listing
 from pipelines.data.raw import DataError
 from pipelines.runtime.messages import warn
-
-if TYPE_CHECKING:
-    from pipelines.data.sets import DataConfig
 
 
 class Labels(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,18 +15,23 @@ from pipelines.data import batches, labels
 from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import batch_labels, require
 from pipelines.data.cache import cache_folder, cache_folders
+from pipelines.data.config import DataConfig
 from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, open_upright, parse_color
 from pipelines.data.labels import Labels
-from pipelines.data.listing import Listing, list_batches, list_files, list_folder, list_parquet
+from pipelines.data.listing import (
+    DamagedError,
+    Listing,
+    list_batches,
+    list_files,
+    list_folder,
+    list_parquet,
+)
 from pipelines.data.packing import pack
-from pipelines.data.raw import DamagedError, DataError, Raw, RawSplit, folder_of
+from pipelines.data.raw import DataError, Raw, RawSplit, folder_of
 from pipelines.data.sources import download
 from pipelines.data.subset import draw
 from pipelines.data.survey import survey
 from pipelines.data.tars import list_tar
-
-if TYPE_CHECKING:
-    from pipelines.data.sets import DataConfig
 
 _RELEASES = {(1_281_149, 49_999): "old", (1_281_167, 50_000): "new"}
 _NAMES = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}

@@ -129,6 +129,23 @@ class Listing:
         return list(zip(files, offsets, sizes, faults, strict=True))
 
 
+class DamagedError(DataError):
+    """Images can't be decoded, or don't fit.
+
+    Attributes:
+        listing: the images that were packed
+        rows: which of them these are, as far as was looked
+    """
+
+    def __init__(self, message: str, listing: Listing, rows: Sequence[int]) -> None:
+        super().__init__(message, listing, rows)  # all of them, so that it can be pickled
+        self.listing = listing
+        self.rows = rows
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def list_files(root: Path, names: Sequence[str]) -> Listing:
     """List these files below `root`."""
     states = [(root / name).stat() for name in names]

@@ -25,9 +25,9 @@ from numpy.typing import DTypeLike
 from pipelines.data import subset
 from pipelines.data.array_files import map_npy
 from pipelines.data.image_files import Rules
-from pipelines.data.listing import CHUNK, Listing
+from pipelines.data.listing import CHUNK, DamagedError, Listing
 from pipelines.data.part import Part
-from pipelines.data.raw import DamagedError, DataError
+from pipelines.data.raw import DataError
 from pipelines.data.subset import Rows
 from pipelines.data.workers import cores, run_here, run_workers
 from pipelines.runtime.progress import Progress

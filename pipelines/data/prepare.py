@@ -9,19 +9,16 @@ the training.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from encoders.text import tokenize
 from pipelines.data import packing, subset
+from pipelines.data.config import DataConfig
 from pipelines.data.images import Images
 from pipelines.data.raw import DataError, Raw, RawSplit
 from pipelines.data.subset import Rows
 from pipelines.runtime.messages import warn
-
-if TYPE_CHECKING:
-    from pipelines.data.sets import DataConfig
 
 _BLOCK = 4096  # images whose levels are looked at together
 MOST_CLASSES = 1 << 16  # more need as many images: sparse ids would ask for terabytes

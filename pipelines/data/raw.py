@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.data.config import DataConfig
+from pipelines.data.subset import Rows
 from pipelines.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from pipelines.data.listing import Listing
-    from pipelines.data.sets import DataConfig
-    from pipelines.data.subset import Rows
 
 
 class DataError(UserError):
     """The data at hand cannot be used; the message names the file and the cure."""
 
     agreed = False
-
-
-class DamagedError(DataError):
-    """Images can't be decoded, or don't fit.
-
-    Attributes:
-        listing: the images that were packed
-        rows: which of them these are, as far as was looked
-    """
-
-    def __init__(self, message: str, listing: Listing, rows: Sequence[int]) -> None:
-        super().__init__(message, listing, rows)  # all of them, so that it can be pickled
-        self.listing = listing
-        self.rows = rows
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class RawSplit(NamedTuple):

@@ -9,17 +9,15 @@ from __future__ import annotations
 import gzip
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipelines.data import batches, noise, shapes
 from pipelines.data.array_files import check_memory, guarded, read_npz
 from pipelines.data.arrays import batch_labels, require
+from pipelines.data.config import DataConfig
 from pipelines.data.raw import DataError, Raw, RawSplit, data_path
-
-if TYPE_CHECKING:
-    from pipelines.data.sets import DataConfig
 
 
 def digits(config: DataConfig) -> Raw:

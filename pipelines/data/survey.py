@@ -11,8 +11,8 @@ from collections.abc import Container, Iterable
 import numpy as np
 
 from pipelines.data.image_files import Problem, Rules, UnfitError, decode
-from pipelines.data.listing import Listing
-from pipelines.data.raw import DamagedError, DataError
+from pipelines.data.listing import DamagedError, Listing
+from pipelines.data.raw import DataError
 from pipelines.runtime.provenance import command
 
 _FILES, _BYTES = 2000, 1 << 28  # that are looked at in each split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.data.sets import DataConfig
+from pipelines.data.config import DataConfig
 from pipelines.runs.networks import DecoderConfig
 from pipelines.training import config as training
 from pipelines.training.config import TrainConfig
@@ -40,6 +40,7 @@ class RunConfig(DecoderConfig, TrainConfig, DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        DataConfig.__post_init__(self)
         for name, least in LEAST.items():
             if getattr(self, name, least) < least:
                 self._refuse(name, f"at least {least}")

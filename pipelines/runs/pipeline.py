@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 import tyro
@@ -23,7 +23,8 @@ from pipelines.runtime.command import exit_codes
 from pipelines.runtime.devices import make_fabric
 from pipelines.runs.networks import checked
 from pipelines.runs.config import MAY_DIFFER, RunConfig
-from pipelines.data.sets import DataConfig, DataName, Splits, load
+from pipelines.data.config import DATA_NAMES, DataConfig
+from pipelines.data.sets import Splits, load
 from pipelines.runs import latent_study, results, scoring
 from pipelines.model import Model
 from pipelines.runs.networks import ImageSpec
@@ -76,7 +77,7 @@ def parse(
             )
         default = config_from(config_class, saved["config"], Path(out) / checkpoint.CONFIG)
     module = sys.modules[config_class.__module__]
-    names = ", ".join(name for name in presets if name not in get_args(DataName))
+    names = ", ".join(name for name in presets if name not in DATA_NAMES)
     return tyro.cli(
         config_class,
         args=args,

@@ -19,7 +19,8 @@ from pipelines.data.arrays import channels_first
 from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, decode, parse_color
 from pipelines.data.levels import read_levels
 from pipelines.data.listing import list_files, list_folder
-from pipelines.data.sets import DATA_SETS, DataConfig, DataError, Images, load
+from pipelines.data.config import DATA_NAMES, DataConfig
+from pipelines.data.sets import DataError, Images, load
 from pipelines.runs import scoring
 from pipelines.runs.load import Run
 from pipelines.runtime.errors import UserError
@@ -76,7 +77,7 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
         UserError: there are none by this name, or they have another shape or too few levels.
         DataError: they are damaged.
     """
-    if source.name in DATA_SETS:
+    if source.name in DATA_NAMES:
         return _data_set(run, source)
     path = at_home(source.name)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in EXTENSIONS):
@@ -88,7 +89,7 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
     if not (path.suffix in (".npy", ".npz") and path.is_file()):
         raise UserError(
             f"there is no {path}: --images is a picture, a folder of them, an .npy or .npz file, "
-            f"or one of {', '.join(DATA_SETS)}"
+            f"or one of {', '.join(DATA_NAMES)}"
         )
     pixels, native = _array(path, source, run.spec.num_levels)
     images = _images(run, test, path, pixels, native)
@@ -200,7 +201,7 @@ def _data_set(run: Run, source: Source) -> Elsewhere:
     binarize, (channels, _, _) = run.config.binarize, run.spec.image_shape
     images = load(
         DataConfig(
-            data=source.name,  # pyright: ignore[reportArgumentType]
+            data=source.name,
             data_dir=source.data_dir,
             levels=0 if binarize != "none" else run.spec.num_levels,
             binarize=binarize,

@@ -127,7 +127,7 @@ def test_dropped_conditions_leave_an_exact_likelihood(copy_run):
         (VAE, ["--importance-samples=-1"], "--importance-samples of at least 0"),
         (("pixelcnn", "--condition=label"), ["--condition=shuffled", "--limit=1"], "two images"),
         (VAE, ["--score-batch=0"], "--score-batch of at least 1"),
-        (VAE, ["--limit=-1"], "--limit must not be negative"),
+        (VAE, ["--limit=-1"], "--limit must be 0 or more"),
         (VAE, ["--split=valid"], "has no valid split"),
         (VAE, ["--devices=three"], "--devices three"),
     ],

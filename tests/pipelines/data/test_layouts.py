@@ -166,11 +166,6 @@ def test_backgrounds_are_other_data(root: Path):
             read(root, rgb=True, background=wrong)
 
 
-def test_flags_of_image_files_mean_nothing_for_arrays():
-    with pytest.raises(DataError, match="--background means nothing for digits"):
-        load(DataConfig("digits", background="white"))
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_that_may_not_be_read_is_named(root: Path):
     root.chmod(0)

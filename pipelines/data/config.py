@@ -1,0 +1,130 @@
+"""Flags that choose a data set and its options.
+
+Imports neither NumPy nor PyTorch, so that a command reads its flags before it loads them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from pipelines.runtime.errors import UserError
+
+_PACKED = frozenset({"cache_dir"})
+_FILES = _PACKED | {"rgb", "background", "skip_damaged"}
+_RESIZED = _FILES | {"image_size"}
+_ARRAYS = frozenset({"native_levels"})
+_SPECIAL = _RESIZED | _ARRAYS
+
+# Every data set, and those special options that it honors; all honor the others.
+OPTIONS: dict[str, frozenset[str]] = {
+    "digits": frozenset(),
+    "shapes": frozenset(),
+    "shapes_color": frozenset(),
+    "mnist": frozenset(),
+    "mnist_color": frozenset(),
+    "fashion_mnist": frozenset(),
+    "kmnist": frozenset(),
+    "emnist": frozenset(),
+    "binarized_mnist": frozenset(),
+    "omniglot": _PACKED | {"image_size"},
+    "cifar10": frozenset(),
+    "svhn": frozenset(),
+    "celeba": _PACKED | {"image_size"},
+    "imagenet32": _FILES,
+    "imagenet64": _FILES,
+    "folder": _RESIZED,
+    "npz": _ARRAYS,
+    "npy": _ARRAYS,
+    "berkeley": _ARRAYS,
+}
+DATA_NAMES = tuple(OPTIONS)
+
+Condition = Literal[
+    "none",
+    "label",
+    "mask",
+    "keypoints",
+    "caption",
+    "label+mask",
+    "label+keypoints",
+    "caption+mask",
+    "caption+keypoints",
+]
+
+_DATA_HELP = (
+    f"Data set: {', '.join(DATA_NAMES)}. Digits and shapes are built in, the others are read from "
+    "--data-dir."
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set and its options.
+
+    Raises:
+        UserError: no data set has this name, or it does not honor an option
+
+    Example:
+        >>> DataConfig(data="minst")
+        Traceback (most recent call last):
+        pipelines.runtime.errors.UserError: --data minst is unknown, did you mean mnist? Choose ...
+    """
+
+    data: Annotated[str, tyro.conf.arg(help=_DATA_HELP)] = "digits"
+    """Name of the data set."""
+    data_dir: str = "~/data"
+    """Folder that holds the data set, or its file."""
+    levels: int = 0
+    """Quantize to N levels, x * N // native (0: the data set's own number)."""
+    binarize: Literal["none", "threshold", "dynamic"] = "none"
+    """Make images binary: gray above half, or drawn with the gray level as probability. Training
+    batches are drawn again each time, evaluation sets once."""
+    limit: int = 0
+    """Use N images of each split (0: all), always the same ones: drawn with seed 0, stratified by
+    label where there are labels."""
+    condition: Condition = "none"
+    """Annotation that the model is conditioned on; a plus joins two."""
+    gray: bool = False
+    """Convert color to gray (ITU-R 601), and image files of any mode."""
+    rgb: bool = False
+    """Convert gray, palette, RGBA and CMYK image files to RGB."""
+    background: str = ""
+    """Color under the transparent pixels of image files: white, black or r,g,b (default: refuse
+    transparency)."""
+    pad: int = 0
+    """Add N pixels of level 0 on every side."""
+    image_size: int = 0
+    """Crop image files at the center and resize them to this side (0: all must have one size)."""
+    native_levels: int = 0
+    """Number of levels of your own arrays (0: 256 for bytes, 4 for berkeley in color, otherwise
+    one more than the highest level)."""
+    cache_dir: str = ""
+    """Folder for packed image files (default: .packed in the data folder, or if that is read-only
+    $XDG_CACHE_HOME or ~/.cache)."""
+    skip_damaged: bool = False
+    """Leave out training images that can't be decoded, and list them. Evaluation never skips."""
+
+    def __post_init__(self) -> None:
+        check_data_name(self.data)
+        for option in sorted(_SPECIAL - OPTIONS[self.data]):
+            if getattr(self, option):
+                flag = option.replace("_", "-")
+                raise UserError(f"--{flag} does not apply to {self.data}: leave it out")
+        for option in ("levels", "limit", "pad", "image_size", "native_levels"):
+            if getattr(self, option) < 0:
+                flag = option.replace("_", "-")
+                raise UserError(f"--{flag} must be 0 or more, got {getattr(self, option)}")
+
+
+def check_data_name(name: str) -> None:
+    """Raise a UserError unless there is a data set of this name."""
+    if name in OPTIONS:
+        return
+    close = difflib.get_close_matches(name, DATA_NAMES, n=1)
+    guess = f", did you mean {close[0]}?" if close else ":"
+    choose = "Choose" if close else "choose"
+    raise UserError(f"--data {name} is unknown{guess} {choose} one of {', '.join(DATA_NAMES)}")
