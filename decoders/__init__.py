@@ -6,6 +6,7 @@ from decoders.deconv import DeconvDecoder
 from decoders.gated_pixelcnn import GatedPixelCNN
 from decoders.levels import to_levels
 from decoders.likelihoods import Categorical, DiagonalGaussian, DiscretizedLogisticMixture
+from decoders.pixel_network import PixelNetwork
 from decoders.pixelcnn import PixelCNN
 from decoders.pixelcnn_pp import PixelCNNPlusPlus
 
@@ -19,6 +20,7 @@ __all__ = [
     "GatedPixelCNN",
     "PixelCNN",
     "PixelCNNPlusPlus",
+    "PixelNetwork",
     "check_causality",
     "receptive_field",
     "to_levels",

@@ -44,8 +44,9 @@ def attached(decoder: nn.Module, built: Structure | None) -> str | None:
     """
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
         return "a forward hook on all modules"
-    if _depth(decoder, "params") < _depth(decoder, "scan"):
-        return f"params of {type(decoder).__name__}, which has no scan of its own"
+    for method in ("params", "trunk"):
+        if _depth(decoder, method) < _depth(decoder, "scan"):
+            return f"{method} of {type(decoder).__name__}, which has no scan of its own"
     for name, part in _parts(decoder):
         if part._forward_hooks or part._forward_pre_hooks:
             return f"a forward hook on {name}"
@@ -67,8 +68,12 @@ def _parts(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _depth(decoder: nn.Module, method: str) -> int:
-    """How far up its classes a method is defined: 0 the decoder's own, -1 on the object itself."""
+    """How far up its classes a method is defined: 0 the decoder's own, -1 on the object itself.
+
+    Where it is not defined at all, it is further up than any.
+    """
     if method in vars(decoder):
         return -1
     kinds = type(decoder).__mro__
-    return next(depth for depth, kind in enumerate(kinds) if method in vars(kind))
+    depths = (depth for depth, kind in enumerate(kinds) if method in vars(kind))
+    return next(depths, len(kinds))

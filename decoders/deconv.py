@@ -46,7 +46,7 @@ class DeconvDecoder(FactorizedDecoder):
         *,
         num_levels: int | None = None,
         cond_shape: tuple[int, ...] = (),
-        hidden_channels: int = 32,
+        hidden_channels: int = 64,
         likelihood: Likelihood | None = None,
     ):
         super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -13,24 +14,36 @@ from decoders.conditioning import Conditioning
 from decoders.layers import PixelLinear, group_bounds, group_ids
 from decoders.likelihoods import Likelihood
 
-ColorOrder = Literal["groups", "head", "independent"]
+ColorOrder = Literal["auto", "groups", "head", "independent"]
 
 
 def resolve_color_order(
-    order: ColorOrder | None, likelihood: Likelihood, channels: int
+    order: ColorOrder,
+    likelihood: Likelihood,
+    channels: int,
+    offered: Sequence[ColorOrder] = ("groups", "head", "independent"),
 ) -> ColorOrder:
-    """The colour order asked for, checked against the likelihood; None takes what fits it.
+    """Return the color order asked for, checked; for "auto" the first that fits the likelihood.
+
+    Args:
+        order: the one asked for.
+        likelihood: may order the channels itself.
+        channels: of a pixel.
+        offered: those that the network can be built for.
 
     Raises:
-        ValueError: an unknown order, or one that the likelihood would count twice.
+        ValueError: an unknown order, one that is not offered, or one that the likelihood would
+            count twice.
     """
-    if order is None:
-        return "independent" if likelihood.orders_channels else "groups"
-    if order not in ("groups", "head", "independent"):
-        raise ValueError(f"expected color_order 'groups', 'head' or 'independent', got {order!r}")
+    if order == "auto":
+        return "independent" if likelihood.orders_channels else offered[0]
+    if order not in offered:
+        *names, last = map(repr, ("auto", *offered))
+        cure = ": 'head' orders the channels as well" if order == "groups" else ""
+        raise ValueError(f"expected color_order {', '.join(names)} or {last}, got {order!r}{cure}")
     if likelihood.orders_channels and order != "independent" and channels > 1:
         raise ValueError(
-            f"expected color_order 'independent' (or none) with {likelihood}, which orders the "
+            f"expected color_order 'independent' or 'auto' with {likelihood}, which orders the "
             f"channels itself, got {order!r}"
         )
     return order

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from decoders.arguments import check_count
-from decoders.attached import structure
-from decoders.base import FactorizedDecoder, resolve_likelihood
 from decoders.caches import LeftWindow, RowCache
-from decoders.conditioning import Conditioning, Resize, channels_last, check_resize, fit_map
-from decoders.gated_pixelcnn import normalise_weights
-from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
+from decoders.conditioning import Conditioning
 from decoders.layers import (
     AboveConv2d,
     LeftConv2d,
@@ -23,36 +19,27 @@ from decoders.layers import (
     gate,
     group_ids,
 )
-from decoders.likelihoods import Likelihood
 from decoders.network_scan import NetworkScan, TrunkScan
+from decoders.pixel_network import PixelNetwork
 from decoders.scan import Scan
 
 
-class PixelCNN(FactorizedDecoder):
+class PixelCNN(PixelNetwork):
     """The PixelCNN of 2016: a mask-A convolution, mask-B convolutions, 1×1 layers.
 
     The stacked masked kernels leave a wedge above and to the right that no depth reaches, the blind
-    spot; `GatedPixelCNN` has none. Defaults give the plain stack (64 filters, five 7×7 layers);
-    `residual=True, hidden_channels=128, num_layers=8, kernel_size=3` the residual variant.
+    spot; `GatedPixelCNN` has none. The plain stack as published has `residual=False, num_layers=5,
+    kernel_size=7`, the residual one `hidden_channels=128, num_layers=8, kernel_size=3`.
 
     Args:
         image_shape: (C, H, W).
-        num_levels: integer levels of x; 256 unless given, or those of `likelihood`.
-        cond_shape: of one h: () none, (K,) a vector, (K, H', W') a map.
-        hidden_channels: F.
-        num_layers: mask-B layers, or residual blocks, after the first.
-        kernel_size: k of those layers, odd.
-        first_kernel_size: k of the mask-A layer.
-        likelihood: the head, a `Categorical` unless given.
-        color_order: "groups", "head" or "independent"; see `GatedPixelCNN`.
-        head_channels: hidden features of the head; F unless given.
-        embedding_dim: learned vector for each level in place of the scaled level; 0 for none.
-        residual: blocks of 1×1, k×k, 1×1 at half the width, with a residual connection.
-        gated: gates in place of ReLUs: a gated stack that keeps the blind spot (an ablation).
-        norm: normalisation of each pixel's features; no statistics over other pixels.
-        dropout: after each activation, in training.
-        weight_norm: whether the convolutions' weights are normalised.
-        resize: how a map h is brought to the image's size: "nearest" or "bilinear".
+        num_layers: Mask-B layers, or residual blocks, after the first.
+        kernel_size: Size of the kernels after the first layer, odd.
+        first_kernel_size: Size of the mask-A layer's kernel, odd.
+        residual: Blocks of 1×1, k×k, 1×1 at half the width, with a residual connection.
+        gated: Gates in place of ReLUs: a gated stack that keeps the blind spot.
+        norm: Normalization of each pixel's features, without statistics over other pixels.
+        network: see `PixelNetwork`.
 
     Source: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016),
     https://arxiv.org/abs/1601.06759.
@@ -66,75 +53,45 @@ class PixelCNN(FactorizedDecoder):
         self,
         image_shape: tuple[int, int, int],
         *,
-        num_levels: int | None = None,
-        cond_shape: tuple[int, ...] = (),
-        hidden_channels: int = 64,
-        num_layers: int = 5,
-        kernel_size: int = 7,
+        num_layers: int = 12,
+        kernel_size: int = 5,
         first_kernel_size: int = 7,
-        likelihood: Likelihood | None = None,
-        color_order: ColorOrder | None = None,
-        head_channels: int | None = None,
-        embedding_dim: int = 0,
-        residual: bool = False,
+        residual: bool = True,
         gated: bool = False,
         norm: bool = False,
-        dropout: float = 0.0,
-        weight_norm: bool = False,
-        resize: Resize = "nearest",
+        **network: Any,
     ):
-        super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)
-        hidden_channels = check_count(hidden_channels, "hidden_channels")
+        super().__init__(image_shape, **network)
         num_layers = check_count(num_layers, "num_layers", 0)
-        check_resize(resize)
-        channels = self.image_shape[0]
-        order = resolve_color_order(color_order, self.likelihood, channels)
-        self.color_order: ColorOrder = order
-        self.groups = channels if order == "groups" else 1
-        self.resize: Resize = resize
-        self.embed = PixelEmbedding(channels, self.num_levels, embedding_dim)
         self.layers = nn.ModuleList(
             MaskedLayer(
-                self.embed.dim * channels if index == 0 else hidden_channels,
-                hidden_channels,
-                first_kernel_size if index == 0 else kernel_size,
-                mask_type="A" if index == 0 else "B",
+                self.hidden_channels if index else self.in_channels,
+                self.hidden_channels,
+                kernel_size if index else first_kernel_size,
+                mask_type="B" if index else "A",
                 groups=self.groups,
                 cond_shape=self.cond_shape,
                 residual=residual,
                 gated=gated,
                 norm=norm,
-                dropout=dropout,
+                dropout=self.dropout,
             )
             for index in range(num_layers + 1)
         )
-        self.head = PixelHead(
-            channels,
-            hidden_channels,
-            head_channels or hidden_channels,
-            self.likelihood,
-            order,
-            self.embed.dim,
-            self.cond_shape,
-        )
-        if weight_norm:
-            normalise_weights(self)
-        self.built = structure(self)
+        self.add_head()
 
-    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
-        h = fit_map(h, (x.shape[2], x.shape[3]), self.resize)
-        embedded = self.embed(x, next(self.parameters()).dtype)
-        features = embedded = channels_last(embedded)
+    def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
+        """The last layer's features; see `PixelNetwork.trunk`."""
+        features = embedded
         for layer in self.layers:
             features = layer(features, h)
-        return self.head(features, embedded, h)
+        return features
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
         """One pass in raster order that computes each activation once."""
-        _, height, width = self.image_shape
-        h = fit_map(h, (height, width), self.resize)
-        trunk = MaskedTrunkScan(cast("list[MaskedLayer]", list(self.layers)), h, num, width)
+        h = self.fit(h)
+        layers = cast("list[MaskedLayer]", list(self.layers))
+        trunk = MaskedTrunkScan(layers, h, num, self.image_shape[2])
         return NetworkScan(self.embed, trunk, self.head, h)
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoders.attached import structure
-from decoders.base import FactorizedDecoder, resolve_likelihood
-from decoders.conditioning import Resize, fit_map
-from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
-from decoders.likelihoods import Likelihood
+from decoders.arguments import check_count
 from decoders.network_scan import NetworkScan
+from decoders.pixel_network import PixelNetwork
 from decoders.pixelcnn_pp_layers import SCALES, BlockPair, FirstLayer, Resample, pad, with_ones
 from decoders.pixelcnn_pp_scan import ScaledTrunkScan
 from decoders.scan import Scan
 
 
-class PixelCNNPlusPlus(FactorizedDecoder):
+class PixelCNNPlusPlus(PixelNetwork):
     """PixelCNN++, which reaches far through coarser scales at little cost.
 
     ::
@@ -38,21 +35,13 @@ class PixelCNNPlusPlus(FactorizedDecoder):
     earlier pixel to be in reach; the paper's, three pixels wide, leave the far ends of odd rows
     out (9 pixels at 32×32).
 
+    The paper's likelihood is a `DiscretizedLogisticMixture`. There are no channel groups: a pixel's
+    colors are ordered by the likelihood, or in the head.
+
     Args:
         image_shape: (C, H, W), of any size; inside, images are padded below and to the right.
-        num_levels: integer levels of x; 256 unless given, or those of `likelihood`.
-        cond_shape: of one h: () none, (K,) a vector, (K, H', W') a map.
-        hidden_channels: F, features of each stream.
-        num_blocks: n, gated residual blocks of each stream at each scale.
-        likelihood: the head, a `Categorical` unless given; the paper's is a
-            `DiscretizedLogisticMixture`.
-        color_order: how a pixel's channels depend on each other: "head", in a small network for
-            each pixel; "independent", not at all (or within the likelihood). None takes the one
-            that fits the likelihood.
-        head_channels: hidden features of the head; F unless given.
-        embedding_dim: learned vector for each level in place of the scaled level; 0 for none.
-        dropout: within each block, in training.
-        resize: how a map h is brought to the image's size: "nearest" or "bilinear".
+        num_blocks: Gated residual blocks of each stream at each scale.
+        network: see `PixelNetwork`.
 
     Source: Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized
     Logistic Mixture Likelihood and Other Modifications (2017), https://arxiv.org/abs/1701.05517.
@@ -64,64 +53,33 @@ class PixelCNNPlusPlus(FactorizedDecoder):
     (torch.Size([4]), torch.Size([4, 1, 8, 8]))
     """
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        *,
-        num_levels: int | None = None,
-        cond_shape: tuple[int, ...] = (),
-        hidden_channels: int = 64,
-        num_blocks: int = 2,
-        likelihood: Likelihood | None = None,
-        color_order: ColorOrder | None = None,
-        head_channels: int | None = None,
-        embedding_dim: int = 0,
-        dropout: float = 0.0,
-        resize: Resize = "nearest",
-    ):
-        super().__init__(image_shape, resolve_likelihood(likelihood, num_levels), cond_shape)
-        if num_blocks < 1:
-            raise ValueError(f"expected num_blocks of at least 1, got {num_blocks}")
-        channels, _, width = self.image_shape
-        if color_order == "groups":
-            raise ValueError(
-                "expected color_order 'head' or 'independent', got 'groups': the streams of a "
-                "PixelCNNPlusPlus have no channel groups; use GatedPixelCNN, or 'head'"
-            )
-        fits = "independent" if self.likelihood.orders_channels else "head"
-        order = resolve_color_order(color_order or fits, self.likelihood, channels)
-        self.color_order: ColorOrder = order
-        self.resize: Resize = resize
-        self.embed = PixelEmbedding(channels, self.num_levels, embedding_dim)
-        size, reach = hidden_channels, max(1, width - 1 - (4 * num_blocks + 1))
-        self.first = FirstLayer(self.embed.dim * channels + 1, size, reach)
+    color_orders = ("head", "independent")
+    channels_last = False
 
-        def level(count: int, up: bool) -> nn.ModuleList:
+    def __init__(self, image_shape: tuple[int, int, int], *, num_blocks: int = 2, **network: Any):
+        super().__init__(image_shape, **network)
+        num_blocks = check_count(num_blocks, "num_blocks")
+        size, width = self.hidden_channels, self.image_shape[2]
+        reach = max(1, width - 1 - (4 * num_blocks + 1))
+        self.first = FirstLayer(self.in_channels + 1, size, reach)
+
+        def blocks(count: int, up: bool) -> nn.ModuleList:
             return nn.ModuleList(
-                BlockPair(size, self.cond_shape, dropout, up=up) for _ in range(count)
+                BlockPair(size, self.cond_shape, self.dropout, up=up) for _ in range(count)
             )
 
-        self.down = nn.ModuleList(level(num_blocks, up=False) for _ in range(SCALES))
+        self.down = nn.ModuleList(blocks(num_blocks, up=False) for _ in range(SCALES))
         self.up = nn.ModuleList(
-            level(num_blocks + (scale < SCALES - 1), up=True) for scale in range(SCALES)
+            blocks(num_blocks + (scale < SCALES - 1), up=True) for scale in range(SCALES)
         )
         self.shrink = nn.ModuleList(Resample(size, halve=True) for _ in range(SCALES - 1))
         self.enlarge = nn.ModuleList(Resample(size, halve=False) for _ in range(SCALES - 1))
-        self.head = PixelHead(
-            channels,
-            size,
-            head_channels or size,
-            self.likelihood,
-            order,
-            self.embed.dim,
-            self.cond_shape,
-        )
-        self.built = structure(self)
+        self.add_head()
 
-    def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
-        height, width = x.shape[2:]
-        embedded, codes = self.embed(x, next(self.parameters()).dtype), self.codes(h)
+    def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
+        """The features of ul; see `PixelNetwork.trunk`."""
+        height, width = embedded.shape[2:]
+        codes = self.codes(h)
         u, ul = self.first(pad(with_ones(embedded)))
         kept = [(u, ul)]
         for scale in range(SCALES):
@@ -137,16 +95,13 @@ class PixelCNNPlusPlus(FactorizedDecoder):
                 u, ul = block(u, ul, codes[scale], kept.pop())
             if scale:
                 u, ul = self.enlarge[scale - 1](u, ul)
-        h = fit_map(h, (height, width), self.resize)
-        return self.head(ul[:, :, :height, :width], embedded, h)
+        return ul[:, :, :height, :width]
 
     def codes(self, h: Tensor | None) -> list[Tensor | None]:
         """h for each scale: a vector as it is, a map averaged over blocks of pixels.
 
         A code has no causal order, so that any of it may be seen anywhere.
         """
-        height, width = self.image_shape[1:]
-        h = fit_map(h, (height, width), self.resize)
         if h is None or h.dim() == 2:
             return [h] * SCALES
         h = pad(h)
@@ -154,9 +109,7 @@ class PixelCNNPlusPlus(FactorizedDecoder):
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
         """One pass in raster order that computes each activation once."""
-        _, height, width = self.image_shape
-        trunk = ScaledTrunkScan(
-            self.first, self.down, self.up, self.shrink, self.enlarge, self.codes(h), num, width
-        )
-        h = fit_map(h, (height, width), self.resize)
+        h = self.fit(h)
+        streams = self.first, self.down, self.up, self.shrink, self.enlarge
+        trunk = ScaledTrunkScan(*streams, self.codes(h), num, self.image_shape[2])
         return NetworkScan(self.embed, trunk, self.head, h)

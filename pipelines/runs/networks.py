@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
-from decoders.heads import ColorOrder
 from decoders.likelihoods import Categorical, DiscretizedLogisticMixture, Likelihood
 from encoders import Joint, LabelEmbedding, MapEncoder, TextEncoder
 from encoders.base import Encoder
@@ -104,7 +103,6 @@ def make_decoder(
             hidden_channels=config.hidden_channels,
             likelihood=likelihood,
         )
-    order: ColorOrder | None = None if config.color_order == "auto" else config.color_order
     if config.decoder == "pixelcnn++":
         return PixelCNNPlusPlus(
             images.image_shape,
@@ -112,10 +110,11 @@ def make_decoder(
             hidden_channels=config.hidden_channels,
             num_blocks=config.num_blocks,
             likelihood=likelihood,
-            color_order=order,
+            color_order=config.color_order,
             head_channels=config.head_channels or None,
             embedding_dim=config.embedding_dim,
             dropout=config.dropout,
+            weight_norm=config.weight_norm,
         )
     network = GatedPixelCNN if config.decoder == "gated" else PixelCNN
     return network(
@@ -126,7 +125,7 @@ def make_decoder(
         kernel_size=config.kernel_size,
         first_kernel_size=config.first_kernel_size,
         likelihood=likelihood,
-        color_order=order,
+        color_order=config.color_order,
         head_channels=config.head_channels or None,
         embedding_dim=config.embedding_dim,
         dropout=config.dropout,

@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
 }
 NETWORKS: dict[str, Build] = {
     "gated": partial(GatedPixelCNN, **SMALL),
-    "plain": partial(PixelCNN, **SMALL),
+    "plain": partial(PixelCNN, **SMALL, residual=False),
     "residual": partial(PixelCNN, **SMALL, residual=True),
     "plusplus": partial(PixelCNNPlusPlus, hidden_channels=12, num_blocks=1),
 }
