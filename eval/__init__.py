@@ -9,12 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eval.collapse import Latents, Level
     from eval.errors import NonFiniteScoreError, ResultError
     from eval.importance import evaluate_importance, importance_curve, importance_weighted
     from eval.interpolation import Smoothness, lerp, path, slerp, smoothness
     from eval.latents import (
-        Latents,
-        Level,
         MutualInformation,
         active_units,
         describe,
@@ -23,19 +22,19 @@ if TYPE_CHECKING:
     )
     from eval.mode import scoring
     from eval.nll import evaluate
-    from eval.probes import Probe, Split, embed, embedding_figure, probe
+    from eval.probes import Split, embed, embedding_figure, probe
     from eval.quality import Neighbours, frechet_distance, nearest_neighbours
-    from eval.results import Estimate, Result, read_result, read_scores, write_result
+    from eval.result_files import read_result, read_scores, write_result
+    from eval.results import Estimate, Probe, Result
     from eval.scores import Evaluation, Score, bits_per_dim
     from eval.terms import Terms
 
 _NAMES = {
+    "collapse": ("Latents", "Level"),
     "errors": ("NonFiniteScoreError", "ResultError"),
     "importance": ("evaluate_importance", "importance_curve", "importance_weighted"),
     "interpolation": ("Smoothness", "lerp", "path", "slerp", "smoothness"),
     "latents": (
-        "Latents",
-        "Level",
         "MutualInformation",
         "active_units",
         "describe",
@@ -44,9 +43,10 @@ _NAMES = {
     ),
     "mode": ("scoring",),
     "nll": ("evaluate",),
-    "probes": ("Probe", "Split", "embed", "embedding_figure", "probe"),
+    "probes": ("Split", "embed", "embedding_figure", "probe"),
     "quality": ("Neighbours", "frechet_distance", "nearest_neighbours"),
-    "results": ("Estimate", "Result", "read_result", "read_scores", "write_result"),
+    "result_files": ("read_result", "read_scores", "write_result"),
+    "results": ("Estimate", "Probe", "Result"),
     "scores": ("Evaluation", "Score", "bits_per_dim"),
     "terms": ("Terms",),
 }

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from eval.errors import ResultError
-from eval.results import Result, read_result, read_scores
+from eval.result_files import read_result, read_scores
+from eval.results import Result
 from eval.scores import Score, bits_per_dim
 
 SAME = ("data", "variant", "split", "count", "fingerprint", "image_shape", "levels", "binarize")

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from eval.errors import ResultError
 from eval.files import at_home
-from eval.results import Result, read_result, scores_beside
+from eval.result_files import read_result, scores_beside
+from eval.results import Result
 from eval.text import complain
 
 
@@ -55,6 +56,11 @@ def _same_run(r: Result) -> tuple[Any, ...]:
     return (r.pipeline, r.name, r.command, r.commit, r.date, r.seed, r.data, r.split, r.binarize)
 
 
+def _own(r: Result) -> Result:
+    """Return a result without what `pipelines.latents` adds to a run's own file later."""
+    return replace(r, latents=None, probes=(), estimates=(), extra={})
+
+
 def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
     """Find and read results in run directories, result files, and folders of either.
 
@@ -79,8 +85,8 @@ def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
             problems.append(str(error))
             continue
         first = found.setdefault(_same_run(result), Found(result, file))
-        one, other = (json.dumps(replace(r, extra={}).to_json()) for r in (first.result, result))
-        if one != other:  # what `latents` adds to a run's own file is no contradiction
+        one, other = (json.dumps(_own(r).to_json()) for r in (first.result, result))
+        if one != other:
             raise ResultError(
                 f"{first.path} and {file} claim the same run ({result.name}) with different "
                 "content: remove the wrong one"

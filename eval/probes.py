@@ -18,18 +18,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from eval.results import Probe
+
 ROUNDING = 1e-6  # relative differences below this are float32's
-
-
-class Probe(NamedTuple):
-    """Test accuracy in 0..1 of one classifier on one set of features."""
-
-    features: str  # "code", "pixels" or "pca"
-    classifier: str  # "logistic regression" or "nearest neighbours"
-    dims: int
-    accuracy: float
-    stderr: float  # binomial, over the test set
-    count: int  # test examples
 
 
 class Split(NamedTuple):

@@ -43,13 +43,13 @@ def report(config: Config) -> int:
         raise ResultError("name at least one run directory or result file")
     check_output(config.out, config.paths)
     found, problems = discover(config.paths)
-    runs, shown, damaged = sections.gather(found)
-    problems += damaged
-    if not runs:
+    if not found:
         raise ResultError("; ".join(problems))
+    shown, damaged = sections.gather(found)
+    problems += damaged
     report_problems(problems)
-    boards = tables(runs, literature=None if config.published else ())
-    emit(pages.report(boards, title=config.title, runs=runs, shown=shown), config.out)
+    boards = tables(found, literature=None if config.published else ())
+    emit(pages.report(boards, title=config.title, runs=found, shown=shown), config.out)
     return 1 if problems else 0
 
 

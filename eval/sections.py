@@ -19,12 +19,9 @@ from eval.tables import number
 
 
 def _importance(result: Result) -> str:
-    """Draw `estimates`, a list of {"k", "nats", "stderr"} in the file, where there are several."""
-    points = result.extra.get("estimates")
-    if not points or len(points) < 2:
-        return ""
-    rows = [(int(p["k"]), float(p["nats"]), float(p["stderr"] or 0.0)) for p in points]
-    return plots.to_svg(plots.importance(sorted(rows), result.value))
+    """Draw the importance-weighted estimates against K, where there are several."""
+    points = [(p.k, p.nats, 0.0 if math.isnan(p.stderr) else p.stderr) for p in result.estimates]
+    return plots.to_svg(plots.importance(sorted(points), result.value)) if len(points) > 1 else ""
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
@@ -45,9 +42,9 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     facts.append(("distortion", both(result.distortion)))
     if result.rate is not None:
         facts.append(("rate", both(result.rate)))
-    baseline = result.baseline or {}
-    if isinstance(baseline.get("value"), (int, float)):
-        facts.append((f"baseline: {baseline.get('name', '')}", both(float(baseline["value"]))))
+    if result.baseline is not None:
+        name, value = result.baseline.get("name", ""), result.baseline["value"]
+        facts.append((f"baseline: {name}", both(float(value))))
     facts.append(("images", f"{result.count:,} of the {result.split} split"))
     if result.parameters is not None:
         facts.append(("parameters", f"{result.parameters:,}"))
@@ -55,44 +52,37 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         seconds = result.train_seconds
         took = f" in {seconds:,.0f} s" if seconds else ""
         facts.append(("training", f"{result.steps:,} steps{took}"))
-    latents = result.extra.get("latents")
-    if isinstance(latents, dict) and "verdict" in latents:
-        facts.append(("latents", str(latents["verdict"])))
+    if result.latents is not None:
+        facts.append(("latents", result.latents.verdict))
     return facts
 
 
-def _latents(result: Result) -> list[dict[str, Any]]:
+def _latents(result: Result) -> list[dict[str, str]]:
     """Return a line per latent level: rate, active units, mutual information with its cap."""
-    latents = result.extra.get("latents")
-    levels = latents.get("levels", []) if isinstance(latents, dict) else []
-    lines = []
-    for place, level in enumerate(levels, start=1):
-        active = level.get("active", [])
-        rate, information = level.get("rate"), level.get("mutual_information")
-        cap = level.get("mutual_information_cap")
-        lines.append(
-            {
-                "level": f"{place} of {len(levels)}",
-                "rate": "free" if rate is None else f"{rate:.2f}",
-                "active": f"{sum(active)} of {len(active)}",
-                "information": ""
-                if information is None
-                else f"{information:.2f} (cap log N = {cap:.2f})",
-            }
-        )
-    return lines
+    levels = result.latents.levels if result.latents else ()
+    return [
+        {
+            "level": f"{place} of {len(levels)}",
+            "rate": "free" if level.rate is None else f"{level.rate:.2f}",
+            "active": f"{sum(level.active)} of {level.dims}",
+            "information": ""
+            if level.mutual_information is None
+            else f"{level.mutual_information:.2f} (cap log N = {level.mutual_information_cap:.2f})",
+        }
+        for place, level in enumerate(levels, start=1)
+    ]
 
 
 def _probes(result: Result) -> list[dict[str, str]]:
     """Return a line per classifier that read labels off the codes."""
     return [
         {
-            "features": str(probe["features"]),
-            "dims": str(probe["dims"]),
-            "classifier": str(probe["classifier"]),
-            "accuracy": f"{100 * probe['accuracy']:.1f} % ± {100 * probe['stderr']:.1f}",
+            "features": probe.features,
+            "dims": str(probe.dims),
+            "classifier": probe.classifier,
+            "accuracy": f"{100 * probe.accuracy:.1f} % ± {100 * probe.stderr:.1f}",
         }
-        for probe in result.extra.get("probes") or []
+        for probe in result.probes
     ]
 
 
@@ -116,45 +106,33 @@ def _section(found: Found) -> dict[str, Any]:
         "data": f"{result.data} {result.variant}, fingerprint {result.fingerprint}",
         **{str(name): str(value) for name, value in result.versions.items()},
     }
-    try:
-        return {
-            "name": result.name,
-            "pipeline": result.pipeline,
-            "facts": _facts(result),
-            "latents": _latents(result),
-            "probes": _probes(result),
-            "importance": _importance(result),
-            "provenance": provenance,
-            "config": json.dumps(result.config, indent=2, ensure_ascii=False),
-        }
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ResultError(
-            f"{found.path} is not as a run wrote it: what it says of latents, estimates or probes "
-            f"can't be shown ({type(error).__name__}: {error})"
-        ) from error
+    return {
+        "name": result.name,
+        "pipeline": result.pipeline,
+        "facts": _facts(result),
+        "latents": _latents(result),
+        "probes": _probes(result),
+        "importance": _importance(result),
+        "provenance": provenance,
+        "config": json.dumps(result.config, indent=2, ensure_ascii=False),
+    }
 
 
-def gather(found: Sequence[Found]) -> tuple[list[Found], list[dict[str, Any]], list[str]]:
+def gather(found: Sequence[Found]) -> tuple[list[dict[str, Any]], list[str]]:
     """Gather what the page shows of each run.
 
     Returns:
-        The runs that can be shown, their sections, and one sentence for each damaged file, which
-        was left out.
+        The sections, and one sentence for each damaged file of metrics, whose curves are left out.
     """
-    kept, shown, problems = [], [], []
-    for one in found:
-        try:
-            section = _section(one)
-        except ResultError as error:
-            problems.append(str(error))
-            continue
+    shown, problems = [], []
+    for place, one in enumerate(found, start=1):
+        section = _section(one)
         try:
             section["curves"] = _curves(one.run_dir)
         except ResultError as error:
             problems.append(str(error))
             section["curves"] = []
         section["pictures"] = pictures(one.run_dir) if one.run_dir else []
-        section["id"] = f"run-{len(shown) + 1}"
-        kept.append(one)
+        section["id"] = f"run-{place}"
         shown.append(section)
-    return kept, shown, problems
+    return shown, problems

@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from eval.results import Result, scores_beside
+from eval import Result
+from eval.result_files import scores_beside
 from pipelines.data.sets import Batch, Images
 from pipelines.runs import results, scoring
 from pipelines.runs.load import Run, load_splits, open_run

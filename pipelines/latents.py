@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from eval.latents import Latents
-from eval.results import ResultError, read_result
+from eval import Latents, ResultError, read_result
 from pipelines.runs import latent_study, scoring, tensorboard
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runtime.command import exit_codes

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from eval import read_result
 from eval.discovery import discover
 from eval.leaderboard import main
-from eval.results import read_result
 
 RESULTS = Path(__file__).parent.parent / "results"
 FILES = sorted(RESULTS.rglob("*.json"))

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from encoders.base import device_of
 from eval import Evaluation, Score
-from eval.latents import Latents, describe, swap_gain
-from eval.results import read_result, write_result
+from eval import Latents, describe, swap_gain
+from eval import read_result, write_result
 from pipelines.data import subset
 from pipelines.data.sets import Images, Splits
 from pipelines.runs import scoring, tensorboard
@@ -164,7 +164,7 @@ def probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
         ]
         for one in probes.probe(splits[0], splits[1]):
             features = name if one.features == "code" else one.features
-            record = {**one._asdict(), "features": features}
+            record = {**dataclasses.asdict(one), "features": features}
             found[features, one.classifier, one.dims] = record
     return list(found.values())
 

@@ -16,7 +16,8 @@ from lightning_fabric import Fabric
 
 from decoders.checks import pixel_embedding
 from eval import Evaluation, Score, Terms, bits_per_dim
-from eval.results import Estimate, Result, scores_beside, to_bytes
+from eval import Estimate, Result
+from eval.result_files import scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
 from pipelines.runs import pictures, scoring, tensorboard, traversal
 from pipelines.model import Model

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imsave
 
-from eval.results import Estimate, Result, write_result
+from eval import Estimate, Latents, Level, Probe, Result, write_result
 
 
 def make_result(**changes: Any) -> Result:
@@ -46,18 +46,8 @@ def make_run(folder: Path, *, seed: int = 0, pictures: bool = True, **changes: A
     noise = np.random.default_rng(seed)
     nll = noise.normal(100.0, 5.0, 40) + changes.pop("shift", 0.0)
     value, stderr = float(nll.mean()), float(nll.std(ddof=1) / math.sqrt(40))
-    curve = [
-        {"k": k, "nats": value - 1 + 1 / k, "stderr": stderr, "bits_per_dim": 1.0}
-        for k in (1, 10, 100)
-    ]
-    level = {
-        "rate": 6.0,
-        "rate_per_dimension": [6.0, 0.0],
-        "active": [True, False],
-        "mutual_information": 3.1,
-        "mutual_information_stderr": 0.1,
-        "mutual_information_cap": 3.69,
-    }
+    curve = tuple(Estimate(k=k, nats=value - 1 + 1 / k, stderr=stderr) for k in (1, 10, 100))
+    level = Level(6.0, (6.0, 0.0), (True, False), 3.1, 0.1, 3.69)
     fields: dict[str, Any] = {
         "pipeline": "pixelvae",
         "name": "a pixelvae",
@@ -81,20 +71,9 @@ def make_run(folder: Path, *, seed: int = 0, pictures: bool = True, **changes: A
         "parameters": 12345,
         "seed": seed,
         "baseline": {"name": "uniform", "value": 64 * math.log(17)},
-        "extra": {
-            "estimates": curve,
-            "latents": {"levels": [level], "verdict": "The code is used."},
-            "probes": [
-                {
-                    "features": "code",
-                    "classifier": "nearest neighbours",
-                    "dims": 2,
-                    "accuracy": 0.9,
-                    "stderr": 0.04,
-                    "count": 40,
-                }
-            ],
-        },
+        "estimates": curve,
+        "latents": Latents(value - 6.0, (level,), 5.0, 0.1, 40, 40),
+        "probes": (Probe("code", "nearest neighbours", 2, 0.9, 0.04, 40),),
     }
     fields.update(changes)
     write_result(make_result(**fields), folder / "result.json")

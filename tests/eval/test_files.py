@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import compare, leaderboard, report
+from eval import compare, leaderboard, report, write_result
 from eval.errors import ResultError
 from eval.files import read_array, write_whole
-from eval.results import write_result
 
 
 def test_a_replaced_file_keeps_its_mode_and_its_symbolic_links(tmp_path):

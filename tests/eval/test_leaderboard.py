@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from eval import Estimate, ResultError, write_result
 from eval.discovery import Found
 from eval.leaderboard import main
 from eval.published import published
 from eval.ranking import rank, tables
-from eval.results import Estimate, ResultError, write_result
 from eval.tables import to_csv, to_json, to_markdown
 
 

@@ -9,14 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.results import (
-    Estimate,
-    Result,
-    ResultError,
-    read_result,
-    scores_beside,
-    write_result,
-)
+from eval import Estimate, Result, ResultError, read_result, write_result
+from eval.result_files import scores_beside
 
 
 def test_a_result_survives_its_file_with_both_units_written(result, tmp_path):
@@ -26,7 +20,7 @@ def test_a_result_survives_its_file_with_both_units_written(result, tmp_path):
         rate=10.0,
         rates=(2.0, 8.0),
         estimate=Estimate(k=100, nats=89.0, stderr=0.2),
-        extra={"estimates": [{"k": 1, "stderr": math.nan}]},
+        estimates=(Estimate(k=1, nats=90.0, stderr=math.nan),),
     )
     for one in (bound, result(count=1, subset=True, stderr=math.nan)):
         write_result(one, tmp_path / "result.json")
@@ -83,19 +77,24 @@ def break_record(result, **changes):
     [
         ({"schema": 2}, "schema 2 is not 1"),
         ({"schema": KeyError}, "schema None"),
-        ({"count": KeyError, "split": KeyError}, "missing: split, count"),
-        ({"value": "80"}, "value must be float"),
-        ({"count": 10000.5}, "count must be int"),
-        ({"count": True}, "count must be int"),
-        ({"subset": 0}, "subset must be bool"),
-        ({"data": None}, "data must not be null"),
-        ({"image_shape": [1, 28, "28"]}, r"image_shape\[2\] must be int"),
+        ({"count": KeyError, "split": KeyError}, "missing required field split"),
+        ({"value": "80"}, "value: expected float, got str"),
+        ({"count": 10000.5}, "count: expected int, got float"),
+        ({"count": True}, "count: expected int, got bool"),
+        ({"subset": 0}, "subset: expected bool, got int"),
+        ({"data": None}, "data: expected str, got null"),
+        ({"image_shape": [1, 28, "28"]}, r"image_shape\[2\]: expected int, got str"),
         ({"bits_per_dim": 3.0}, "bits_per_dim is 0.147"),
         ({"bits_per_dim_stderr": 3.0}, "bits_per_dim_stderr"),
         ({"unit": "bits"}, "unit 'bits'"),
-        ({"estimate": {"k": 10}}, "estimate.nats"),
-        ({"value": 10**400}, "too large"),
+        ({"estimate": {"k": 10}}, "estimate: .* field nats"),
+        ({"value": 10**400}, "value: number out of range"),
         ({"value": 1e400}, "Infinity is not a number"),
+        ({"baseline": {"value": "high"}}, "baseline.value: expected float, got str"),
+        ({"estimates": "many"}, "estimates: expected array, got str"),
+        ({"estimates": [{"k": 1}]}, r"estimates\[0\]: .* field nats"),
+        ({"probes": [{"features": "code"}]}, r"probes\[0\]: .* field classifier"),
+        ({"latents": {"levels": 5}}, "latents.levels: expected array, got int"),
     ],
 )
 def test_a_broken_file_is_named_with_its_fault(result, tmp_path, changes, words):
@@ -127,6 +126,31 @@ def test_scores_beside_a_result_must_agree_with_it(run, tmp_path):
     np.save(folder / "nll.npy", nll + 1)
     with pytest.raises(ResultError, match=r"nats, but nll\.npy has"):
         read_result(folder)
+
+
+@pytest.mark.parametrize("name", ["value", "seconds", "novel"])
+def test_a_number_too_large_for_a_float_is_named(result, tmp_path, name):
+    record = result(seconds=9.0, extra={"novel": 9.0}).to_json() | {name: "?"}
+    (tmp_path / "bad.json").write_text(json.dumps(record).replace('"?"', "1e999"))
+    with pytest.raises(ResultError, match="1e999 is not a finite number"):
+        read_result(tmp_path / "bad.json")
+
+
+def test_latents_and_probes_come_back_as_they_were(run, tmp_path):
+    result = read_result(run(tmp_path / "run"))
+    assert result.latents.levels[0].dims == 2
+    assert result.probes[0].accuracy == 0.9
+    assert [point.k for point in result.estimates] == [1, 10, 100]
+    assert Result.from_json(result.to_json()) == result
+
+
+def test_what_an_older_version_wrote_of_latents_is_read(run, tmp_path):
+    """It put derived numbers beside them, and did not say how the images were drawn."""
+    record = read_result(run(tmp_path / "run")).to_json()
+    del record["latents"]["images"]
+    latents = Result.from_json(record | {"novel": 1}).latents
+    assert latents.images == {}
+    assert latents.verdict == record["latents"]["verdict"]
 
 
 def test_unknown_keys_are_kept(result):

@@ -8,8 +8,7 @@ import json
 
 import pytest
 
-from eval import compare, leaderboard, report
-from eval.results import write_result
+from eval import compare, leaderboard, report, write_result
 from eval.text import complain, exit_code, say, spreadsheet_cell, visible
 
 ESCAPE = "a\x1b]0;owned\x07b\x9bc\u202ed\x7f"

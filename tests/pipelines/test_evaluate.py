@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.results import read_result
+from eval import read_result
 from pipelines.data.sets import DataConfig, load
 from pipelines.data.subset import draw
 from pipelines.evaluate import Shuffled, main
@@ -86,7 +86,7 @@ def test_nothing_is_scored_over(copy_run, refusal):
 def test_estimates_tighten_with_more_samples(copy_run):
     run_dir = copy_run(*VAE)
     result = scored(run_dir, "--importance-samples=10")
-    curve = {point["k"]: point["nats"] for point in result.extra["estimates"]}
+    curve = {point.k: point.nats for point in result.estimates}
     assert list(curve) == [1, 10]
     assert result.estimate.k == 10
     assert curve[10] < curve[1]

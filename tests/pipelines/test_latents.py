@@ -10,8 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eval import compare, report
-from eval.results import read_result, write_result
+from eval import compare, read_result, report, write_result
 from pipelines.data.sets import to_display
 from pipelines.latents import main
 from pipelines.runs import latent_study, scoring
@@ -32,20 +31,19 @@ def test_every_run_with_a_code_ends_with_its_latents(train_run):
     """Rates per level and dimension add up to the rate of the result; probes stand beside."""
     for args, dims in ((VAE, [3]), (TWO, [3, 32])):
         result = read_result(train_run(*args))
-        latents = result.extra["latents"]
-        assert [len(level["active"]) for level in latents["levels"]] == dims
-        assert [level["rate"] for level in latents["levels"]] == pytest.approx(result.rates)
-        for level in latents["levels"]:
-            assert sum(level["rate_per_dimension"]) == pytest.approx(level["rate"])
-            assert level["mutual_information_cap"] == pytest.approx(np.log(100))
-        assert latents["scored"] == latents["count"] == 100
-        assert isinstance(latents["verdict"], str)
-        names = {probe["features"] for probe in result.extra["probes"]}
+        latents = result.latents
+        assert [level.dims for level in latents.levels] == dims
+        assert [level.rate for level in latents.levels] == pytest.approx(result.rates)
+        for level in latents.levels:
+            assert sum(level.rate_per_dimension) == pytest.approx(level.rate)
+            assert level.mutual_information_cap == pytest.approx(np.log(100))
+        assert latents.scored == latents.count == 100
+        names = {probe.features for probe in result.probes}
         assert names == ({"code"} if len(dims) == 1 else {"top", "bottom"}) | {"pixels", "pca"}
-    free = read_result(train_run("autoencoder")).extra["latents"]["levels"]
-    assert [level["rate"] for level in free] == [None]
-    assert "latents" not in read_result(train_run("pixelcnn")).extra
-    assert "latents" not in read_result(train_run("pixelcnn", "--condition=label")).extra
+    free = read_result(train_run("autoencoder")).latents.levels
+    assert [level.rate for level in free] == [None]
+    assert read_result(train_run("pixelcnn")).latents is None
+    assert read_result(train_run("pixelcnn", "--condition=label")).latents is None
 
 
 def test_command_only_adds(copy_run, capsys):
@@ -114,8 +112,8 @@ def test_equal_images_end_in_a_result(copy_run, tmp_path):
     run_dir = copy_run("pixelvae", "--latent-dim=3", "--data=npz", f"--data-dir={tmp_path}/x.npz")
     main([str(run_dir)])
     result = read_result(run_dir)
-    assert not any(result.extra["latents"]["levels"][0]["active"])
-    assert {probe["accuracy"] for probe in result.extra["probes"]} == {0.5}
+    assert not any(result.latents.levels[0].active)
+    assert {probe.accuracy for probe in result.probes} == {0.5}
     assert (run_dir / "latents-tsne.png").exists()
 
 
@@ -123,7 +121,7 @@ def test_images_of_a_study_are_recorded(copy_run):
     """Those with codes, those with swapped codes, and those that probes were fitted to."""
     run_dir = copy_run(*VAE)
     main([str(run_dir), "--num", "20", "--fit", "30", "--points", "0"])
-    assert read_result(run_dir).extra["latents"]["images"] == {
+    assert read_result(run_dir).latents.images == {
         "codes": "20 of 100, drawn with seed 0, stratified by label",
         "swapped": "20 of 100, drawn with seed 0, stratified by label",
         "fitted": "30 of 100, drawn with seed 0, stratified by label",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.results import read_result
+from eval import read_result
 from pipelines import compress, evaluate, interpolate, outliers, sample
 
 LEVELS = 400

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.results import Estimate, Result, read_result
+from eval import Estimate, Result, read_result
 from pipelines.runs.results import table, write
 from pipelines.runtime.output import write_new
 from pipelines.runtime.files import TakenError

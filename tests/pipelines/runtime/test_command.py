@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decoders import Categorical, FactorizedDecoder
 from encoders import Code, Encoder
 from encoders.base import fixed_code
-from eval.results import read_result
+from eval import read_result
 from pipelines import autoencoder, pixelcnn, pixelvae
 from pipelines.model import Model
 from pipelines.runs import pipeline as run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.results import read_result
+from eval import read_result
 from pipelines.runtime.lock import LOCK
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointError
