@@ -1,4 +1,4 @@
-"""Image autoencoders: networks that map an image to its code without noise."""
+"""Image autoencoders: networks that map an image to a code without noise."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ class ConvEncoder(Encoder):
 
     levels -> [-1, 1] -> convolutions that halve the map -> linear layer -> h
 
-    A vector code comes from a linear layer over a map within 4x4; a map code (K, H', W') from a
-    1x1 convolution at H'xW', which must be the image's size halved some times (odd sides round up).
-    log p(x | h) is "given code": it isn't a likelihood of x, as the code is free.
+    A linear layer over a map of at most 4x4 gives a vector code. A 1x1 convolution at size H'xW'
+    gives a map code (K, H', W'); H'xW' must be the image's size, halved any number of times (odd
+    sides round up). The code is free, so log p(x | h) is not a likelihood of x: it is reported as
+    "given code".
 
     Args:
         image_shape: (C, H, W), any size.
-        num_levels: x holds levels below this.
+        num_levels: the number of levels of x.
         code_shape: (K,) or (K, H', W').
-        hidden_channels: channels at full size, doubled with each halving up to four times this.
-        num_blocks: residual blocks per size.
-        embedding_dim: 0 to scale levels to [-1, 1], else the width of a learned table of levels.
+        hidden_channels: channels at full size; each halving doubles them, up to four times.
+        num_blocks: residual blocks at each size.
+        embedding_dim: width of a learned embedding of the levels (0: scale them to [-1, 1]).
 
     Raises:
         ValueError: a code_shape that can't be reached; x of another shape, dtype or level.
 
     Source: J. Masci et al., "Stacked Convolutional Auto-Encoders for Hierarchical Feature
-    Extraction", 2011, https://doi.org/10.1007/978-3-642-21735-7_7 (with strides for its pooling,
-    trained at once).
+    Extraction", 2011, https://doi.org/10.1007/978-3-642-21735-7_7 (with strides in place of its
+    pooling, trained end to end).
 
     >>> import torch
     >>> encoder = ConvEncoder((3, 9, 7), code_shape=(16,), hidden_channels=8)
@@ -43,7 +44,7 @@ class ConvEncoder(Encoder):
     torch.Size([2, 16])
     """
 
-    kind = "given code"
+    given = "code"
 
     def __init__(
         self,
@@ -77,14 +78,19 @@ class ConvEncoder(Encoder):
         """Encode levels (B, C, H, W); y is ignored."""
         return fixed_code(self.head(self.features(self.input(x))))
 
+    def extra_repr(self) -> str:
+        """Shapes, levels and what is given."""
+        shape, levels = self.input.image_shape, self.input.num_levels
+        return f"image_shape={shape}, num_levels={levels}, {super().extra_repr()}"
+
 
 class Deterministic(Encoder):
-    """Your own network x -> h as an encoder; log p(x | h) is "given code".
+    """Your own network x -> h as an encoder; its score is reported as "given code".
 
     Args:
         network: maps floats in [0, 1], (B, C, H, W), to h, (B, *code_shape).
         code_shape: (K,) or (K, H', W').
-        num_levels: x holds levels below this; they are divided by num_levels - 1.
+        num_levels: the number of levels of x, which are divided by num_levels - 1.
 
     Raises:
         ValueError: x isn't a batch of levels, or the network's output isn't (B, *code_shape).
@@ -96,7 +102,7 @@ class Deterministic(Encoder):
     torch.Size([2, 10])
     """
 
-    kind = "given code"
+    given = "code"
 
     def __init__(self, network: nn.Module, code_shape: tuple[int, ...], *, num_levels: int = 256):
         super().__init__()
@@ -117,3 +123,8 @@ class Deterministic(Encoder):
                 f"{tuple(h.shape)}"
             )
         return fixed_code(h)
+
+    def extra_repr(self) -> str:
+        """The network's class, shapes, levels and what is given."""
+        network = type(self.network).__name__
+        return f"{network}, num_levels={self.num_levels}, {super().extra_repr()}"

@@ -1,9 +1,8 @@
-"""The encoder of a variational autoencoder: a diagonal Gaussian q(z|x), a standard normal p(z)."""
+"""The encoder of a variational autoencoder: diagonal Gaussian q(z|x), standard normal p(z)."""
 
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +15,19 @@ from encoders.base import (
     batch_of,
     device_of,
     dtype_of,
-    repeat,
-    standard_normal,
 )
 from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_channels
-
-Scale = Literal["exp", "softsign"]
+from encoders.posterior import (
+    GaussianPosterior,
+    Scale,
+    check_scale,
+    standard_normal,
+    standard_normal_log_prob,
+)
 
 
 class GaussianEncoder(Encoder):
-    """q(z|x) = N(mean, diag(std^2)) with p(z) = N(0, I); what it yields is a "bound".
+    """q(z|x) = N(mean, diag(std^2)) with p(z) = N(0, I); the score is a bound.
 
     levels -> [-1, 1] -> network -> linear -> (mean, std) -> z = mean + std * noise -> h
 
@@ -34,14 +36,14 @@ class GaussianEncoder(Encoder):
     Args:
         image_shape: (C, H, W), any size.
         latent_dim: K, the dimensions of z.
-        num_levels: x holds levels below this.
-        hidden_channels: channels at full size, doubled with each halving up to four times this.
-        num_blocks: residual blocks per size.
-        embedding_dim: 0 to scale levels to [-1, 1], else the width of a learned table of levels.
+        num_levels: the number of levels of x.
+        hidden_channels: channels at full size; each halving doubles them, up to four times.
+        num_blocks: residual blocks at each size.
+        embedding_dim: width of a learned embedding of the levels (0: scale them to [-1, 1]).
         scale: "exp" for std = exp(s); "softsign" for std = (softsign(s) + 1) / 2, which is below 1.
         network: your own feature network in place of the built-in one, from floats in [-1, 1],
-            (B, C, H, W), to features of any shape. Batch normalisation in it ties the examples of
-            a batch together in training mode: score in evaluation mode.
+            (B, C, H, W), to features of any shape. Batch normalization makes each example depend
+            on the rest of its batch in training mode: score in evaluation mode.
         upsample: turns z (B, K) into a map h (B, K', H', W') (see `Upsample`); None gives h = z.
 
     Raises:
@@ -57,7 +59,7 @@ class GaussianEncoder(Encoder):
     (torch.Size([2, 4]), torch.Size([2]), torch.Size([2, 4]))
     """
 
-    kind = "bound"
+    has_latents = True
 
     def __init__(
         self,
@@ -93,47 +95,45 @@ class GaussianEncoder(Encoder):
 
     def forward(self, x: Tensor | None, y: object = None, *, noise: Noise | None = None) -> Code:
         """Encode levels (B, C, H, W), drawing one z each; y is ignored."""
-        return self._draw(*self._posterior(x), noise)
+        return self._draw(self._posterior(x), noise)
 
     def draws(self, x: Tensor, y: object = None, *, num: int, noise: Noise | None = None) -> Code:
-        """Codes of `num` draws for each image, of one pass of the network."""
-        mean, std = self._posterior(x)
-        return self._draw(repeat(mean, num), repeat(std, num), noise)
+        """Return codes of `num` draws per image, from one pass of the network."""
+        return self._draw(self._posterior(x).repeat(num), noise)
 
-    def _draw(self, mean: Tensor, std: Tensor, noise: Noise | None) -> Code:
-        z, log_q = draw(mean, std, None if noise is None else noise[0])
-        kl = kl_to_standard_normal(mean, std)
+    def _draw(self, posterior: GaussianPosterior, noise: Noise | None) -> Code:
+        z, log_q = posterior.draw(None if noise is None else noise[0])
+        kl = posterior.kl()
         log_weight = (standard_normal_log_prob(z) - log_q).sum(1).float()
         rate = kl.sum(1).float()
         return Code(h=self.to_h((z,)), rate=rate, log_weight=log_weight, kl=(kl,), z=(z,))
 
-    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
-        """((mean, std),), each (B, K): float64 of a float64 model, else float32."""
+    def posterior(self, x: Tensor, y: object = None) -> tuple[GaussianPosterior]:
+        """Return (q(z|x),), of (B, K) latents: float64 for a float64 model, else float32."""
         return (self._posterior(x),)
 
     def posterior_params(self, x: Tensor | None) -> Tensor:
-        """(B, 2K), from which `mean_and_std` makes the posterior."""
+        """Return the network's output (B, 2K): the means, and what gives the deviations."""
         features = self.network(self.input(x).to(dtype_of(self.network)))
         return self.head(features.flatten(1))
 
     def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
-        """h of one latent (B, K): z itself, or its upsampled map."""
+        """Return h of a latent (B, K): z itself, or its upsampled map."""
         (latent,) = check_latents(z, self.latent_shapes)
         latent = latent.to(dtype_of(self.head))
         return latent if self.upsample is None else self.upsample(latent)
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        """h of `num` draws z ~ N(0, I)."""
+        """Return h of `num` draws z ~ N(0, I)."""
         return self.to_h((standard_normal((num, self.latent_dim), device_of(self), generator),))
 
-    def _posterior(self, x: Tensor | None) -> tuple[Tensor, Tensor]:
-        return mean_and_std(self.posterior_params(x), self.scale)
+    def extra_repr(self) -> str:
+        """Shapes, levels and latents."""
+        shape, levels = self.input.image_shape, self.input.num_levels
+        return f"image_shape={shape}, num_levels={levels}, {super().extra_repr()}"
 
-
-def check_scale(scale: str) -> None:
-    """Raise a ValueError unless the scale is one of the two."""
-    if scale not in ("exp", "softsign"):
-        raise ValueError(f'expected scale "exp" or "softsign", got {scale!r}')
+    def _posterior(self, x: Tensor | None) -> GaussianPosterior:
+        return GaussianPosterior.of(self.posterior_params(x), self.scale)
 
 
 def check_latents(z: tuple[Tensor, ...], shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
@@ -146,34 +146,3 @@ def check_latents(z: tuple[Tensor, ...], shapes: tuple[tuple[int, ...], ...]) ->
             f"{tuple(tuple(level.shape) for level in z) if is_tuple else f'a {type(z).__name__}'}"
         )
     return z
-
-
-def mean_and_std(params: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
-    """Split (B, 2K, ...) into mean and positive standard deviation, (B, K, ...) each.
-
-    They are of the parameters' own type, but at least float32.
-    """
-    precise = torch.promote_types(params.dtype, torch.float32)
-    mean, s = params.to(precise).chunk(2, dim=1)
-    if scale == "exp":
-        return mean, s.exp()
-    # (softsign(s) + 1) / 2, written so that a very negative s doesn't round to zero.
-    half_tail = 0.5 / (1 + s.abs())
-    return mean, torch.where(s < 0, half_tail, 1 - half_tail)
-
-
-def draw(mean: Tensor, std: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Draw z = mean + std * noise; return it and log q(z|x) in nats per dimension."""
-    noise = (torch.randn_like(mean, dtype=torch.float32) if noise is None else noise).to(mean)
-    # From the noise, not from (z - mean) / std, which cancels where std is small.
-    return mean + std * noise, standard_normal_log_prob(noise) - std.log()
-
-
-def kl_to_standard_normal(mean: Tensor, std: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(0, 1)) in nats per dimension."""
-    return (mean.square() + std.square() - 1) / 2 - std.log()
-
-
-def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, 1) in nats per dimension."""
-    return -0.5 * z.square() - 0.9189385332046727  # log(2 pi) / 2

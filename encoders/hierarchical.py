@@ -1,4 +1,4 @@
-"""Two levels of latents: a vector for the whole image, a map for its places."""
+"""Two levels of latents: a vector for the whole image, and a map over its positions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from encoders.arguments import check_count, check_shape
-from encoders.base import Code, Encoder, Noise, device_of, dtype_of, repeat, standard_normal
-from encoders.gaussian import (
+from encoders.base import Code, Encoder, Noise, device_of, dtype_of
+from encoders.gaussian import check_latents
+from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_channels
+from encoders.posterior import (
+    GaussianPosterior,
     Scale,
-    check_latents,
     check_scale,
-    draw,
-    kl_to_standard_normal,
-    mean_and_std,
+    standard_normal,
     standard_normal_log_prob,
 )
-from encoders.layers import Features, LevelInput, output_shape, pyramid, stage_channels
 
 
 class LatentPrior(Protocol):
-    """What p(z1 | z2) must offer: a module, for instance a decoder of float maps."""
+    """The interface of p(z1 | z2): a module, for instance a decoder of float maps."""
 
     def elementwise_log_prob(self, z1: Tensor, h: Tensor, /) -> Tensor:
-        """log p(z1 | h) in nats, (B, K1, H', W'), one number per dimension, whose sum counts."""
+        """Return log p(z1 | h) in nats per dimension, (B, K1, H', W'); only the sum matters."""
         ...
 
     def sample(self, h: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -35,7 +34,7 @@ class LatentPrior(Protocol):
 
 
 class HierarchicalEncoder(Encoder):
-    """Latents in two levels: z2 a vector (B, K2), z1 a map (B, K1, H', W'); it yields a "bound".
+    """Latents in two levels, a vector z2 (B, K2) and a map z1 (B, K1, H', W'); a bound.
 
     x -> levels -> features -> q(z1|x)                p(z2) = N(0, I)
                       |                               p(z1|z2) = prior, given prior_upsample(z2)
@@ -46,25 +45,25 @@ class HierarchicalEncoder(Encoder):
 
     Args:
         image_shape: (C, H, W).
-        map_shape: (K1, H', W') of z1; H'xW' is HxW halved some times (odd sides round up).
+        map_shape: (K1, H', W') of z1; H'xW' is HxW halved any number of times, rounding up.
         latent_dim: K2, the dimensions of z2.
-        prior: p(z1 | z2), an nn.Module that offers what `LatentPrior` does.
-        num_levels: x holds levels below this.
-        hidden_channels: channels at full size, doubled with each halving up to four times this.
-        num_blocks: residual blocks per size.
-        embedding_dim: 0 to scale levels to [-1, 1], else the width of a learned table of levels.
+        prior: p(z1 | z2), an nn.Module with the methods of `LatentPrior`.
+        num_levels: the number of levels of x.
+        hidden_channels: channels at full size; each halving doubles them, up to four times.
+        num_blocks: residual blocks at each size.
+        embedding_dim: width of a learned embedding of the levels (0: scale them to [-1, 1]).
         scale: "softsign" for a posterior std below 1, or "exp"; see `GaussianEncoder`.
         prior_upsample: turns z2 into the prior's h (see `Upsample`); None passes z2 itself.
         upsample: turns z1 into the pixel decoder's h (see `Upsample`); None passes z1 itself.
 
     Raises:
         TypeError: the prior isn't an nn.Module.
-        ValueError: a map_shape that can't be reached; x of another shape, dtype or level; the
-            prior's log-probabilities have another shape than z1.
+        ValueError: a map_shape that halving can't reach; x of another shape, dtype or level; the
+            shape of the prior's log-probabilities isn't that of z1.
 
     Source: I. Gulrajani et al., "PixelVAE: A Latent Variable Model for Natural Images", 2016,
     https://arxiv.org/abs/1611.05013. Its model for 64x64 has map_shape (64, 16, 16), latent_dim
-    512, embedding_dim 16. Batch normalisation is left out: a bound must not depend on the batch.
+    512, embedding_dim 16. There is no batch normalization, as a bound must not depend on the batch.
 
     >>> from decoders import DiagonalGaussian, GatedPixelCNN
     >>> prior = GatedPixelCNN(
@@ -78,7 +77,7 @@ class HierarchicalEncoder(Encoder):
     (torch.Size([5, 2, 4, 4]), [(5, 3), (5, 32)])
     """
 
-    kind = "bound"
+    has_latents = True
 
     def __init__(
         self,
@@ -127,24 +126,18 @@ class HierarchicalEncoder(Encoder):
 
     def forward(self, x: Tensor | None, y: object = None, *, noise: Noise | None = None) -> Code:
         """Encode levels (B, C, H, W), drawing both latents; y is ignored."""
-        return self._draw(*self._posterior(x), noise)
+        return self._draw(*self._posteriors(x), noise)
 
     def draws(self, x: Tensor, y: object = None, *, num: int, noise: Noise | None = None) -> Code:
-        """Codes of `num` draws for each image, of one pass of the posterior's networks."""
-        top, bottom = self._posterior(x)
-        return self._draw(repeat(top, num), repeat(bottom, num), noise)
+        """Return codes of `num` draws per image, from one pass of the posteriors' networks."""
+        top, bottom = self._posteriors(x)
+        return self._draw(top.repeat(num), bottom.repeat(num), noise)
 
-    def _draw(
-        self,
-        top: tuple[Tensor, Tensor],
-        bottom: tuple[Tensor, Tensor],
-        noise: Noise | None,
-    ) -> Code:
-        """Draw z2 and z1 from posteriors given by mean and standard deviation."""
-        (mean2, std2), (mean1, std1) = top, bottom
+    def _draw(self, top: GaussianPosterior, bottom: GaussianPosterior, noise: Noise | None) -> Code:
+        """Draw z2 and z1 from their posteriors."""
         noise2, noise1 = noise or (None, None)
-        z2, log_q2 = draw(mean2, std2, noise2)  # (B, K2)
-        z1, log_q1 = draw(mean1, std1, noise1)  # (B, K1, H', W')
+        z2, log_q2 = top.draw(noise2)  # (B, K2)
+        z1, log_q1 = bottom.draw(noise1)  # (B, K1, H', W')
         log_p2 = standard_normal_log_prob(z2)
         log_p1 = self.prior.elementwise_log_prob(z1, self._prior_h(z2)).float()
         if log_p1.shape != z1.shape:
@@ -152,7 +145,7 @@ class HierarchicalEncoder(Encoder):
                 "expected the prior's elementwise_log_prob to have z1's shape "
                 f"{tuple(z1.shape)}, got {tuple(log_p1.shape)}"
             )
-        kl2 = kl_to_standard_normal(mean2, std2)
+        kl2 = top.kl()
         kl1 = (log_q1 - log_p1).flatten(1)  # (B, K1 * H' * W')
         return Code(
             h=self.to_h((z2, z1)),
@@ -162,18 +155,18 @@ class HierarchicalEncoder(Encoder):
             z=(z2, z1),
         )
 
-    def posterior(self, x: Tensor, y: object = None) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Mean and std of z2, (B, K2) each, then of z1, (B, K1, H', W') each."""
-        return self._posterior(x)
+    def posterior(self, x: Tensor, y: object = None) -> tuple[GaussianPosterior, GaussianPosterior]:
+        """Return q(z2|x), of vectors (B, K2), and q(z1|x), of maps (B, K1, H', W')."""
+        return self._posteriors(x)
 
     def to_h(self, z: tuple[Tensor, ...]) -> Tensor:
-        """h of (z2, z1): z1 itself or its upsampled map; z2 acts through z1 alone."""
+        """Return h of (z2, z1): z1 itself or its upsampled map; z2 acts only through z1."""
         _, z1 = check_latents(z, self.latent_shapes)
         z1 = z1.to(dtype_of(self.bottom_head))
         return z1 if self.upsample is None else self.upsample(z1)
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        """h of `num` draws z2 ~ N(0, I), z1 ~ p(z1 | z2)."""
+        """Return h of `num` draws z2 ~ N(0, I), z1 ~ p(z1 | z2)."""
         z2 = standard_normal((num, self.latent_dim), device_of(self), generator)
         return self.to_h((z2, self.sample_bottom(z2, generator)))
 
@@ -185,7 +178,14 @@ class HierarchicalEncoder(Encoder):
         z2 = z2.to(dtype_of(self.top_head))
         return z2 if self.prior_upsample is None else self.prior_upsample(z2)
 
-    def _posterior(self, x: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def extra_repr(self) -> str:
+        """Shapes, levels, latents and the prior's class."""
+        shape, levels = self.input.image_shape, self.input.num_levels
+        prior = type(self.prior).__name__
+        return f"image_shape={shape}, num_levels={levels}, {super().extra_repr()}, prior={prior}"
+
+    def _posteriors(self, x: Tensor | None) -> tuple[GaussianPosterior, GaussianPosterior]:
         features = self.bottom(self.input(x))
-        top = mean_and_std(self.top_head(self.top(features).flatten(1)), self.scale)
-        return top, mean_and_std(self.bottom_head(features), self.scale)
+        top = GaussianPosterior.of(self.top_head(self.top(features).flatten(1)), self.scale)
+        bottom = self.bottom_head(features)
+        return top, GaussianPosterior.of(bottom, self.scale, standard_prior=False)

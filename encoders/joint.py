@@ -1,33 +1,33 @@
-"""Several encoders as one: a caption and a map, a label and keypoints."""
+"""Several encoders combined into one: a caption and a map, a label and keypoints."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Annotation, Code, Encoder, fixed_code
+from encoders.base import Annotation, Code, Encoder, check_cost, fixed_code
 
 
 class Joint(Encoder):
-    """One code of several: h is their concatenation over channels.
+    """One code made of several: h is their concatenation over channels.
 
-    Vectors give a vector. Where one code is a map, the result is a map, and each vector is
-    repeated at every location of it. The encoders must have no latents.
+    Vectors give a vector. If any code is a map, the result is a map, and each vector is repeated
+    at every position. The encoders must have no latents.
 
     Args:
         encoders: two or more; y is then a tuple with one entry each (None for one that reads x).
 
     Raises:
-        ValueError: fewer than two encoders, one with latents or without a code, maps of several
-            sizes; y isn't a tuple of one entry per encoder.
+        ValueError: fewer than two encoders, one with latents or without a code, or maps of
+            different sizes; y isn't a tuple of one entry per encoder.
 
     Source: S. Reed et al., "Generating Interpretable Images with Controllable Structure", 2016,
     https://openreview.net/forum?id=Hyvw0L9el (a caption tiled over the map of structure).
 
     >>> from encoders import LabelEmbedding, MapEncoder
     >>> joint = Joint(LabelEmbedding(3, 4), MapEncoder(2, (6, 8, 8)))
-    >>> joint.code_shape, joint.kind
-    ((10, 8, 8), 'given label and map')
+    >>> joint.code_shape, joint.given
+    ((10, 8, 8), 'label and map')
     """
 
     def __init__(self, *encoders: Encoder):
@@ -40,11 +40,9 @@ class Joint(Encoder):
                     f"expected encoders to join, got a {type(encoder).__name__}: wrap your own "
                     "network in encoders.Deterministic"
                 )
-            if encoder.kind == "bound" or not encoder.code_shape:
+            if check_cost(encoder).has_latents or not encoder.code_shape:
                 raise ValueError(
-                    "expected encoders that give a code without latents, got a "
-                    f"{type(encoder).__name__} (kind {encoder.kind!r}, code_shape "
-                    f"{encoder.code_shape})"
+                    f"expected encoders that give a code without latents, got a {encoder}"
                 )
         sizes = {encoder.code_shape[1:] for encoder in encoders if len(encoder.code_shape) == 3}
         if len(sizes) > 1:
@@ -52,10 +50,16 @@ class Joint(Encoder):
         self.encoders = nn.ModuleList(encoders)
         self.size: tuple[int, ...] = sizes.pop() if sizes else ()
         self.code_shape = (sum(encoder.code_shape[0] for encoder in encoders), *self.size)
-        self.kind = "given " + " and ".join(e.kind.removeprefix("given ") for e in encoders)
+        self.given = " and ".join(encoder.given for encoder in encoders)
+        self.reads_image = all(encoder.reads_image for encoder in encoders)
+
+    @property
+    def parts(self) -> tuple[Encoder, ...]:
+        """The encoders that are combined."""
+        return tuple(self.encoders)  # pyright: ignore[reportReturnType]
 
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
-        """Encode each part of y with its encoder and concatenate."""
+        """Encode each entry of y with its encoder, and concatenate the codes."""
         if not isinstance(y, tuple) or len(y) != len(self.encoders):
             got = f"a tuple of {len(y)}" if isinstance(y, tuple) else f"a {type(y).__name__}"
             raise ValueError(
@@ -68,3 +72,22 @@ class Joint(Encoder):
                 h if h.dim() == 4 else h[:, :, None, None].expand(-1, -1, *self.size) for h in parts
             ]
         return fixed_code(torch.cat(parts, dim=1))
+
+    def annotation(
+        self,
+        num: int,
+        y: Annotation = None,
+        *,
+        label: int | None = None,
+        caption: str | None = None,
+    ) -> Annotation:
+        """Return y with the label or caption in the place of the entries that they belong to."""
+        entries = y if isinstance(y, tuple) else (None,) * len(self.parts)
+        return tuple(
+            part.annotation(num, entry, label=label, caption=caption)  # pyright: ignore
+            for part, entry in zip(self.parts, entries, strict=True)
+        )
+
+    def extra_repr(self) -> str:
+        """The encoders that are combined, and what they give together."""
+        return f"{', '.join(map(repr, self.parts))}, {super().extra_repr()}"

@@ -10,10 +10,10 @@ from encoders.base import Annotation, Code, Encoder, check_annotation, check_ran
 
 
 class LabelEmbedding(Encoder):
-    """h = a learned vector per class, so that the decoder models p(x | label).
+    """h is a learned vector for each class, so that the decoder models p(x | label).
 
     Args:
-        num_classes: labels are 0 ... num_classes - 1.
+        num_classes: the number of labels, 0 ... num_classes - 1.
         dim: K, the dimensions of h.
 
     Raises:
@@ -26,7 +26,8 @@ class LabelEmbedding(Encoder):
     torch.Size([2, 16])
     """
 
-    kind = "given label"
+    given = "label"
+    reads_image = False
 
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
@@ -35,7 +36,7 @@ class LabelEmbedding(Encoder):
         self.embedding = nn.Embedding(num_classes, dim)
 
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
-        """Encode labels y (B,); x is only counted, and may be None."""
+        """Encode labels y (B,); x may be None, and only its length is used."""
         labels = check_annotation(y, "labels (B,)", x)
         if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(
@@ -43,3 +44,22 @@ class LabelEmbedding(Encoder):
             )
         check_range(labels, self.num_classes, "labels")
         return fixed_code(self.embedding(labels.long()))
+
+    def annotation(
+        self,
+        num: int,
+        y: Annotation = None,
+        *,
+        label: int | None = None,
+        caption: str | None = None,
+    ) -> Annotation:
+        """Return (num,) of the label, or y if there is none."""
+        if label is None:
+            return y
+        if not 0 <= label < self.num_classes:
+            raise ValueError(f"expected a label 0..{self.num_classes - 1}, got {label}")
+        return torch.full((num,), label)
+
+    def extra_repr(self) -> str:
+        """The number of classes, shapes and what is given."""
+        return f"num_classes={self.num_classes}, {super().extra_repr()}"

@@ -1,8 +1,6 @@
-"""The encoder of structure: a segmentation map or keypoints, turned into a map of features."""
+"""The encoder of structure: turns a segmentation map or keypoints into a map of features."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +20,18 @@ from encoders.layers import ResidualBlock
 
 
 class MapEncoder(Encoder):
-    """h = a map of features of a segmentation or of keypoints, each location knowing its context.
+    """h is a map of features of a segmentation map or of keypoints, each position with its context.
 
     class ids (B, H, W) -> one-hot | keypoints (B, K, H, W) -> resize -> dilated convolutions -> h
 
-    Class ids are resized by the nearest neighbour, as no class lies between two others. Keypoint
-    channels are resized by the maximum of the cells that fall together, so that no point is lost.
+    Class ids are resized to the nearest neighbor, since they can't be averaged. Keypoint channels
+    are resized by max-pooling, so that no point is lost.
 
     Args:
         num_channels: the number of classes, or of keypoint channels.
-        code_shape: (K', H', W') of h; H'xW' is most often the image's size.
+        code_shape: (K', H', W') of h; H'xW' is usually the image's size.
         hidden_channels: channels of the convolutions.
-        dilations: one residual block each, with its first convolution so dilated.
+        dilations: dilation of each residual block's first convolution, one block per entry.
 
     Raises:
         ValueError: y is missing or of another shape or dtype, holds a class out of range, or holds
@@ -48,7 +46,8 @@ class MapEncoder(Encoder):
     torch.Size([2, 6, 10, 10])
     """
 
-    kind = "given map"
+    given = "map"
+    reads_image = False
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class MapEncoder(Encoder):
         code_shape: tuple[int, int, int],
         *,
         hidden_channels: int = 64,
-        dilations: Sequence[int] = (1, 2, 4),
+        dilations: tuple[int, ...] = (1, 2, 4),
     ):
         super().__init__()
         self.num_channels = check_count(num_channels, "num_channels")
@@ -86,10 +85,10 @@ class MapEncoder(Encoder):
 
     def _one_hot(self, ids: Tensor) -> Tensor:
         check_range(ids, self.num_channels, "class ids")
-        # Resized as ids, before one-hot, since that is num_channels times smaller.
+        # Resized before one-hot, where it is num_channels times smaller.
         resized = F.interpolate(ids[:, None].float(), self.size, mode="nearest-exact")[:, 0]
         classes = torch.arange(self.num_channels, device=ids.device)
-        # F.one_hot would look at the values again, which no transform of torch.func can.
+        # F.one_hot would read the values again, which fails under transforms of torch.func.
         return (resized.long()[:, None] == classes[:, None, None]).float()
 
     def _keypoints(self, channels: Tensor) -> Tensor:
@@ -97,3 +96,7 @@ class MapEncoder(Encoder):
             check_range(channels, 2, "keypoint channels (a heat map is given as floats)")
             channels = channels.float()
         return F.adaptive_max_pool2d(channels, self.size)
+
+    def extra_repr(self) -> str:
+        """The number of channels, shapes and what is given."""
+        return f"num_channels={self.num_channels}, {super().extra_repr()}"

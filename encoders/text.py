@@ -1,10 +1,11 @@
-"""The encoder of a caption: characters, read by a convolutional and recurrent network."""
+"""The encoder of a caption: a convolutional and recurrent network over its characters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,14 +18,14 @@ _TOKENS = {character: token for token, character in enumerate(ALPHABET, start=1)
 
 
 def tokenize(captions: Sequence[str], length: int | None = None) -> np.ndarray:
-    """Turn N captions into tokens (N, T), uint8, each padded with zeros at its end.
+    """Turn N captions into tokens (N, T), uint8, each padded with zeros at the end.
 
     Args:
-        captions: texts of the characters in `ALPHABET`.
-        length: T; None for the longest caption's.
+        captions: texts made of the characters in `ALPHABET`.
+        length: T; None for the length of the longest caption.
 
     Raises:
-        TypeError: one text came where a sequence of texts was expected.
+        TypeError: captions is a single text.
         ValueError: a character outside the alphabet, or a caption longer than `length`.
 
     >>> tokenize(["ab", "c"])
@@ -52,16 +53,16 @@ def tokenize(captions: Sequence[str], length: int | None = None) -> np.ndarray:
 
 
 class TextEncoder(Encoder):
-    """h = a vector of a caption, read character by character and trained with the decoder.
+    """h is a vector computed from a caption, character by character, trained with the decoder.
 
     tokens (B, T) -> embedding -> [convolution -> ReLU -> max-pooling] x 2 -> GRU -> mean -> linear
 
-    Padding changes nothing: a caption's h is the same however long its batch's longest caption is.
+    Padding changes nothing: a caption's h does not depend on the longest caption of its batch.
 
     Args:
         dim: K, the dimensions of h.
-        embedding_dim: the width of the characters' embedding.
-        hidden_channels: the width of the convolutions and of the GRU.
+        embedding_dim: width of the embedding of characters.
+        hidden_channels: width of the convolutions and of the GRU.
 
     Raises:
         ValueError: y is missing, isn't a batch of integers (B, T), or holds an unknown token.
@@ -76,7 +77,9 @@ class TextEncoder(Encoder):
     torch.Size([2, 16])
     """
 
-    kind = "given caption"
+    given = "caption"
+    reads_image = False
+    reads_captions = True
 
     def __init__(self, dim: int, *, embedding_dim: int = 32, hidden_channels: int = 64):
         super().__init__()
@@ -94,7 +97,7 @@ class TextEncoder(Encoder):
         self.head = nn.Linear(hidden_channels, dim)
 
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
-        """Encode tokens y (B, T), see `tokenize`; x is only counted, and may be None."""
+        """Encode tokens y (B, T), see `tokenize`; x may be None, and only its length is used."""
         tokens = check_annotation(y, "caption tokens (B, T)", x)
         if tokens.dim() != 2 or tokens.is_floating_point() or tokens.shape[1] == 0:
             raise ValueError(
@@ -106,10 +109,25 @@ class TextEncoder(Encoder):
         features = self.embedding(tokens).transpose(1, 2)  # (B, E, T)
         present = (tokens != 0).to(features.dtype)[:, None]  # (B, 1, T)
         for convolution in self.convolutions:
-            # Masked each time: a bias would make padding visible to the next convolution.
+            # Masked each time, since a bias would make padding visible to the next convolution.
             features = F.relu(convolution(features)) * present
             features = F.max_pool1d(features, 2, ceil_mode=True)
             present = F.max_pool1d(present, 2, ceil_mode=True)
         states = self.recurrent(features.transpose(1, 2))[0].transpose(1, 2)
         mean = (states * present).sum(2) / present.sum(2).clamp(min=1)
         return fixed_code(self.head(mean))
+
+    def annotation(
+        self,
+        num: int,
+        y: Annotation = None,
+        *,
+        label: int | None = None,
+        caption: str | None = None,
+    ) -> Annotation:
+        """Return the tokens of the caption (num, T), or y if there is none."""
+        if caption is None:
+            return y
+        if not caption.strip():
+            raise ValueError("expected a caption that says something, got none")
+        return torch.from_numpy(tokenize([caption])).expand(num, -1)

@@ -60,7 +60,19 @@ def _idle(level: Level) -> bool:
 
 
 def verdict(latents: Latents) -> str:
-    """Say in plain words whether the posterior has collapsed."""
+    """Say in plain words whether the posterior has collapsed, and what isn't defined for it."""
+    undefined = (
+        level.rate is not None and level.mutual_information is None for level in latents.levels
+    )
+    if not any(undefined):
+        return _use(latents)
+    return (
+        f"{_use(latents)} Mutual information is estimated only for Gaussian posteriors, which "
+        "these latents don't have."
+    )
+
+
+def _use(latents: Latents) -> str:
     if not latents.levels:
         return "The model has no latent."
     active = sum(sum(level.active) for level in latents.levels)

@@ -135,7 +135,7 @@ def swap_gain(
 def describe(
     distortion: float,
     kl: Sequence[np.ndarray] | None,
-    posteriors: Sequence[tuple[Any, Any]],
+    posteriors: Sequence[tuple[Any, Any | None]],
     gain: Score | None = None,
     *,
     generator: torch.Generator | None = None,
@@ -146,7 +146,8 @@ def describe(
         distortion: mean nats per image.
         kl: per level, top first, (D,) mean nats per dimension, as `Evaluation.kl` has them; None
             for a deterministic code, which is free.
-        posteriors: per level, top first, the means and standard deviations (N, …) of the set.
+        posteriors: per level, top first, the means and standard deviations (N, …) of the set. None
+            in place of standard deviations if the posterior isn't Gaussian: no mutual information.
         gain: of the own code over a swapped one, per image, where it was measured.
         generator: draws the latents for the mutual information.
     """
@@ -159,6 +160,9 @@ def describe(
             levels.append(Level(None, (), active, None, None, None))
             continue
         rates = tuple(float(rate) for rate in kl[number])
+        if stds is None:  # rates are then per code, whatever the size of the code's vector
+            levels.append(Level(sum(rates), rates, active, None, None, None))
+            continue
         if len(rates) != len(active):
             raise ValueError(f"{len(rates)} rates came with a latent of size {len(active)}")
         information = mutual_information(means, stds, generator=generator)

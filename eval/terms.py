@@ -1,4 +1,4 @@
-"""Terms: what a model says of a batch, in nats; and how a model is called to say it."""
+"""Terms of the negative log-likelihood of a batch, in nats, and the call that computes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Terms(NamedTuple):
-    """What a model says of a batch of B images, in nats, one number per image.
+    """Terms of the negative log-likelihood of a batch of B images, in nats, one number per image.
 
     The negative log-likelihood (or its bound, the negative ELBO) is `distortion + rate`;
     the log importance weight of the drawn latent is `log_weight - distortion`.
@@ -20,12 +20,15 @@ class Terms(NamedTuple):
         rate: (B,), KL(q(z | x) || p(z)) summed over levels and dimensions; zeros without latents.
         log_weight: (B,), log p(z) - log q(z | x) at the drawn z; zeros without latents.
         kl: per latent level, top first, (B, D_level); `rate` is their sum.
+        auxiliary: (B,), a loss that only training adds, such as a commitment loss; None if there is
+            none. No score contains it.
     """
 
     distortion: Tensor
     rate: Tensor
     log_weight: Tensor
     kl: tuple[Tensor, ...] = ()
+    auxiliary: Tensor | None = None
 
 
 Model = Callable[..., Terms]  # (x, y), and noise=… where it is given
@@ -36,9 +39,9 @@ Noise = Callable[[Any, int, int], Any]
 
 
 def call(model: Model, x: Tensor, y: Any, copies: int = 1, **noise: Any) -> Terms:
-    """Call the model without autocast and check that it answered with full-precision numbers.
+    """Call the model without autocast, and check that its terms have full precision.
 
-    They are B, or B times as many copies, image by image, each with a latent of its own.
+    Returns B numbers per term, or B * copies, image by image, each with a latent of its own.
     """
     count = len(x) * copies
     own = getattr(model, "draws", None)

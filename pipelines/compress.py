@@ -27,7 +27,6 @@ import tyro
 from torch import Tensor
 
 from decoders.coding import CodingError
-from encoders import LabelEmbedding
 from pipelines.compression import codecs, container, formats, identity, npy
 from pipelines.compression.container import Header
 from pipelines.data.levels import append_levels
@@ -233,13 +232,13 @@ def export(run: Run, config: Export) -> None:
 
 def _labels(file: Path | None, model: Model, count: int) -> np.ndarray | None:
     """The labels (N,) that a model given labels needs; None for any other model."""
-    if not isinstance(model.encoder, LabelEmbedding):
+    if not model.num_classes:
         if file is not None:
             raise UserError(f"--labels is for a model given labels, this one is {model.kind!r}")
         return None
     if file is None:
         raise UserError("this model is given labels: name them by --labels LABELS.npy")
-    return npy.read_labels(file, count, model.encoder.num_classes)
+    return npy.read_labels(file, count, model.num_classes)
 
 
 def _batch_size(asked: int, images: np.ndarray, method: str, num_levels: int) -> int:

@@ -18,6 +18,7 @@ import tyro
 from eval import Result
 from eval.result_files import scores_beside
 from pipelines.data.sets import Batch, Images
+from pipelines.model import Condition, Model
 from pipelines.runs import results, scoring
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runtime.command import exit_codes
@@ -36,7 +37,7 @@ class Config:
     """The run directory."""
     split: Literal["train", "valid", "test"] = "test"
     """Which images to score."""
-    condition: Literal["given", "shuffled", "dropped"] = "given"
+    condition: Condition = "given"
     """What the model is given: each image's own annotation, another image's, or none at all (for
     models trained with --code-dropout). The differences are the information used."""
     importance_samples: int = 100
@@ -74,10 +75,15 @@ def score(config: Config) -> None:
         TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
     )
     images = load_images(run, config)
-    if config.condition != "given" and not run.model.kind.startswith("given "):
+    if config.condition != "given" and not run.model.given:
         raise UserError(
             f"expected a model that is given something for --condition {config.condition}, got one "
             f"of kind {run.model.kind!r}"
+        )
+    if config.condition == "shuffled" and run.model.encodes_images:
+        raise UserError(
+            "expected a model that is given annotations for --condition shuffled, got one of kind "
+            f"{run.model.kind!r}, which encodes the image itself"
         )
     if config.condition == "dropped" and not run.model.code_dropout:
         raise UserError("--condition dropped needs a model trained with --code-dropout")
@@ -111,7 +117,8 @@ def score(config: Config) -> None:
         seconds=time.monotonic() - began,
         baseline=scoring.independent_pixels(images.train, images.of),
     )
-    result = _relabel(results.to_result(scored, run.model, images.of, record), config.condition)
+    result = results.to_result(scored, run.model, images.of, record)
+    result = _relabel(result, run.model, config.condition)
     condition = "" if config.condition == "given" else f"-{config.condition}"
     file = write_new(
         config.out or config.run_dir / f"result-{config.split}{condition}.json",
@@ -134,15 +141,16 @@ class Shuffled:
         return Batch(self.images.batch(indices).x, self.images.batch(self.others[indices]).y)
 
 
-def _relabel(result: Result, condition: str) -> Result:
-    """Say in a result what was given."""
-    name = f"{result.name} (condition {condition})"
-    if condition == "dropped":
-        return dataclasses.replace(result, kind="exact", condition="none", name=name)
-    if condition == "shuffled":
-        kind = result.kind.replace("given", "given shuffled")
-        return dataclasses.replace(result, kind=kind, name=name)
-    return result
+def _relabel(result: Result, model: Model, condition: Condition) -> Result:
+    """Return a result that says what was given."""
+    if condition == "given":
+        return result
+    return dataclasses.replace(
+        result,
+        kind=model.kind_under(condition),
+        condition="none" if condition == "dropped" else result.condition,
+        name=f"{result.name} (condition {condition})",
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 import tyro
 from torch import Tensor
 
-from encoders import HierarchicalEncoder, LabelEmbedding
 from eval.interpolation import Method, smoothness
 from pipelines.runs import pictures, traversal
 from pipelines.runs.load import Run, load_splits, open_run
@@ -113,10 +112,13 @@ def take(run: Run, config: Config) -> tuple[Walk, Ends]:
         raise UserError(
             f"{config.run_dir} holds a model without an encoder: there are no codes to walk between"
         )
-    if config.level != "all" and not isinstance(encoder, HierarchicalEncoder):
-        raise UserError(f"--level {config.level} is for two levels of latents, this model has one")
+    levels = len(encoder.latent_shapes)
+    if config.level != "all" and levels != 2:
+        raise UserError(
+            f"--level {config.level} is for two levels of latents, this model has {levels}"
+        )
     if config.between == "labels":
-        if not isinstance(encoder, LabelEmbedding):
+        if not model.num_classes:
             raise UserError(f"--between labels is for a model given labels, not {model.kind!r}")
         classes = run.spec.num_classes
         ends = _named_ends(config, classes, classes * (classes - 1), "labels")

@@ -1,19 +1,23 @@
-"""Model: a decoder and, if there is one, the encoder that makes its conditioning."""
+"""Model: a decoder and, optionally, the encoder that makes its conditioning."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from decoders.base import Decoder
-from encoders.base import Annotation, Encoder, Noise, repeat
+from encoders import Annotation, Encoder, Noise
+from encoders.base import check_cost, repeat
 from eval import Terms
+
+# The annotation that a model is given: the image's own, another image's, or none.
+Condition = Literal["given", "shuffled", "dropped"]
 
 
 class Model(nn.Module):
-    """The only composite: every pipeline is a choice of its two arguments.
+    """A decoder and its encoder; every pipeline is a choice of the two.
 
     ::
 
@@ -26,12 +30,14 @@ class Model(nn.Module):
 
     Args:
         decoder: p(x | h).
-        encoder: what makes h; its `code_shape` must be the decoder's `cond_shape`.
-        code_dropout: how often, in training, an image's h is replaced by zeros, so that the model
-            also learns p(x), given nothing (see `dropped`). Not for latents, whose cost it hides.
+        encoder: makes h; its `code_shape` must be the decoder's `cond_shape`.
+        code_dropout: the probability, in training, that an image's h is replaced by zeros, so that
+            the model also learns p(x) (see `dropped`). Not for latents, whose rate it would hide.
 
     Raises:
-        ValueError: the two shapes differ, or latents would be dropped.
+        TypeError: the arguments aren't a Decoder and an Encoder.
+        ValueError: the two shapes differ, latents would be dropped, or the encoder doesn't say
+            whether it has latents or what is given.
 
     >>> from decoders import GatedPixelCNN
     >>> from encoders import GaussianEncoder
@@ -49,7 +55,7 @@ class Model(nn.Module):
         if not isinstance(decoder, Decoder):
             raise TypeError(
                 f"expected a Decoder, got a {type(decoder).__name__}: subclass one of decoders, "
-                "FactorizedDecoder most often"
+                "usually FactorizedDecoder"
             )
         if encoder is not None and not isinstance(encoder, Encoder):
             raise TypeError(
@@ -59,13 +65,13 @@ class Model(nn.Module):
         if (
             not isinstance(code_dropout, (int, float))
             or not 0 <= code_dropout < 1
-            or (code_dropout and (encoder is None or encoder.kind == "bound"))
+            or (code_dropout and (encoder is None or encoder.has_latents))
         ):
             raise ValueError(
                 "expected code_dropout from 0 to below 1, and 0 without an encoder or with "
                 f"latents, got {code_dropout}"
             )
-        code_shape = tuple(encoder.code_shape) if encoder is not None else ()
+        code_shape = tuple(check_cost(encoder).code_shape) if encoder is not None else ()
         if code_shape != decoder.cond_shape:
             raise ValueError(
                 f"expected a decoder with cond_shape={code_shape}, the shape of the encoder's "
@@ -76,26 +82,57 @@ class Model(nn.Module):
         self.code_dropout = code_dropout
 
     @property
+    def has_latents(self) -> bool:
+        """Whether h comes from latents with a prior, so that distortion + rate is a bound."""
+        return self.encoder is not None and self.encoder.has_latents
+
+    @property
+    def given(self) -> str:
+        """What h is made of at no cost, such as "label" or "code"; "" with latents or without h."""
+        return "" if self.encoder is None else self.encoder.given
+
+    @property
     def kind(self) -> str:
-        """What distortion + rate is: "exact", "bound", or "given label" and the like."""
-        return "exact" if self.encoder is None else self.encoder.kind
+        """The kind of number that distortion + rate is: "exact", "bound" or "given ..."."""
+        return self.kind_under("given")
+
+    def kind_under(self, condition: Condition) -> str:
+        """Return the kind of the score with the image's own, another image's or no annotation.
+
+        >>> from decoders import PixelCNN
+        >>> from encoders import LabelEmbedding
+        >>> decoder = PixelCNN((1, 8, 8), num_levels=2, cond_shape=(3,), num_layers=1)
+        >>> model = Model(decoder, LabelEmbedding(10, 3))
+        >>> [model.kind_under(condition) for condition in ("given", "shuffled", "dropped")]
+        ['given label', 'given shuffled label', 'exact']
+        """
+        if self.has_latents:
+            return "bound"
+        if not self.given or condition == "dropped":
+            return "exact"
+        return f"given shuffled {self.given}" if condition == "shuffled" else f"given {self.given}"
 
     @property
     def encodes_images(self) -> bool:
-        """Whether h is made from the image itself, and not from what is said of it."""
-        return self.kind in ("bound", "given code")
+        """Whether h is made of the image itself, not of an annotation."""
+        return self.encoder is not None and self.encoder.reads_image
+
+    @property
+    def num_classes(self) -> int:
+        """The number of labels that h can be made of; 0 if it isn't made of a label alone."""
+        return 0 if self.encoder is None else self.encoder.num_classes
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shape of one image's latents per level, top level first; () without latents."""
+        """The shape of one image's Gaussian latents per level, top level first."""
         return () if self.encoder is None else self.encoder.latent_shapes
 
     def forward(self, x: Tensor, y: Annotation = None, *, noise: Noise | None = None) -> Terms:
-        """The terms of the negative log-likelihood, in nats for each image.
+        """Return the terms of the negative log-likelihood, in nats per image.
 
         Args:
             x: (B, C, H, W) levels.
-            y: what the encoder reads beside x, or in place of it.
+            y: the annotation, if the encoder reads one.
             noise: standard normal numbers for each of the encoder's `latent_shapes`, in place of
                 PyTorch's generator.
         """
@@ -107,12 +144,13 @@ class Model(nn.Module):
         if self.training and self.code_dropout:
             kept = torch.rand(x.shape[0], device=x.device) >= self.code_dropout
             h = h * kept.view(-1, *[1] * (h.dim() - 1))
-        return Terms(-self.decoder(x, h), code.rate, code.log_weight, code.kl)
+        distortion = -self.decoder(x, h)
+        return Terms(distortion, code.rate, code.log_weight, code.kl, code.auxiliary)
 
     def draws(self, x: Tensor, y: Annotation, num: int, *, noise: Noise | None = None) -> Terms:
-        """The terms of `num` independent draws of each image's latents: (B · num,), image by image.
+        """Return the terms of `num` independent draws of each image's latents, image by image.
 
-        The same as of repeated images, but each is encoded once.
+        There are B * num, the same as for repeated images, but each image is encoded once.
         """
         if self.encoder is None:
             return self(repeat(x, num), repeat(y, num))
@@ -120,11 +158,11 @@ class Model(nn.Module):
         return Terms(-self.decoder(repeat(x, num), code.h), code.rate, code.log_weight, code.kl)
 
     def dropped(self, x: Tensor, y: Annotation = None) -> Terms:
-        """The terms with h dropped, whatever y: after training with `code_dropout`, exact p(x)."""
+        """Return the terms with h dropped, for any y: exact p(x), trained with `code_dropout`."""
         if not self.code_dropout:
             raise ValueError(
-                "expected a model trained with code_dropout: without it, what the decoder makes of "
-                "a dropped code says nothing"
+                "expected a model trained with code_dropout: without it, the decoder's score of a "
+                "dropped code means nothing"
             )
         zeros = torch.zeros(x.shape[0], device=x.device)
         h = torch.zeros(x.shape[0], *self.decoder.cond_shape, device=x.device)
@@ -139,16 +177,16 @@ class Model(nn.Module):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """Draw images (num, C, H, W): codes from the prior, or those of y, then the decoder.
+        """Draw images (num, C, H, W), given codes from the prior or those of y.
 
         Args:
-            num: how many.
+            num: the number of images.
             y: `num` labels, maps or captions, for an encoder that reads them.
             generator: makes codes and noise reproducible.
             options: as for `Decoder.sample` (temperature, noise, known, progress).
 
         Raises:
-            TypeError: the encoder has neither a prior nor, here, anything to read.
+            TypeError: the encoder has no prior, and y is None.
         """
         return self.decoder.sample(
             self.prior_code(num, y, generator=generator), num=num, generator=generator, **options
@@ -158,19 +196,19 @@ class Model(nn.Module):
     def prior_code(
         self, num: int, y: Annotation = None, *, generator: torch.Generator | None = None
     ) -> Tensor | None:
-        """Codes h to draw images from: of y, of the prior, or None for an unconditional model."""
+        """Return codes h to draw images from: from the prior, of y, or None without an encoder."""
         if self.encoder is None:
             return None
-        if self.kind == "bound" or y is None:
+        if self.has_latents or y is None:
             return self.encoder.sample_prior(num, generator)
         return self.encoder(None, y).h
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Annotation = None, **options: Any) -> Tensor:
-        """Draw an image from the code of each image: (B, C, H, W) to the same.
+        """Draw an image (C, H, W) given the code of each of the images (B, C, H, W).
 
         Raises:
-            TypeError: there is no encoder, so no code.
+            TypeError: there is no encoder.
         """
         if self.encoder is None:
             raise TypeError("a model without an encoder has no code to reconstruct an image from")

@@ -115,15 +115,14 @@ def unconditional(run: Run) -> Callable[..., Terms]:
     Raises:
         UserError: the model is given something that images from elsewhere don't have.
     """
-    kind = run.model.kind
-    if not kind.startswith("given ") or kind == "given code":
-        return run.model
-    if run.model.code_dropout:
-        return run.model.dropped
-    what = kind.removeprefix("given ")
+    model = run.model
+    if not model.given or model.encodes_images:
+        return model
+    if model.code_dropout:
+        return model.dropped
     raise UserError(
-        f"this model is {kind}, and images from elsewhere come without: train one with "
-        f"--code-dropout 0.1, say, which can do without the {what}"
+        f"this model is {model.kind}, and images from elsewhere come without: train one with "
+        f"--code-dropout 0.1, say, which can do without the {model.given}"
     )
 
 
@@ -135,9 +134,9 @@ def compare(
 
     test, others = scores["test"].values, scores["images"].values
     outlier = np.repeat([0, 1], [len(test), len(others)])
-    kind = run.model.kind
+    model = run.model
     return {
-        "kind": "exact" if kind.startswith("given") and kind != "given code" else kind,
+        "kind": model.kind if model.encodes_images else model.kind_under("dropped"),
         "images": name,
         "data": run.config.data,
         "bits_per_dim": {

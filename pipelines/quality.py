@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "kind": run.model.kind,
             "num": config.num,
             "seed": config.seed,
-            "given": "nothing" if drawn.given is None else f"the test images' {given(run)}",
+            "given": "nothing" if drawn.given is None else f"the test images' {run.model.given}",
             "features": source,
             "compared": {
                 name: scoring.describe_part(split, config.num)
@@ -124,11 +124,6 @@ def check(config: Config, splits: Splits) -> None:
         raise UserError(f"expected a --seed of at least 0 (and below 2^63), got {config.seed}")
     if len(splits.test) < 2:
         raise UserError("expected at least two test images to compare with, got one")
-
-
-def given(run: Run) -> str:
-    """What a model is given to draw an image from: "label", "code", …; "" for nothing."""
-    return run.model.kind.removeprefix("given ") if run.model.kind.startswith("given ") else ""
 
 
 def find_network(
@@ -173,7 +168,7 @@ def draw(run: Run, test: Images, config: Config) -> Drawn:
     """Samples: from the prior, or given what the test images come with, in turn."""
     model, device = run.model, device_of(run.model)
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = in_turn(test, config.num) if given(run) else None
+    chosen = in_turn(test, config.num) if model.given else None
     starts = range(0, config.num, config.batch_size)
     drawn = []
     with Progress(len(starts) * test.image_shape[1], "sample", unit="row") as bar:
@@ -275,7 +270,7 @@ def _write(
     """Write the pictures and the numbers, under new names."""
     numbers = free_name(config.run_dir, "quality", ".json")
     canvases = {"neighbours": neighbour_grid(drawn, near, splits.train)}
-    if run.model.kind == "given label":
+    if run.model.num_classes:
         num = 10 * run.spec.num_classes
         canvases["classes"] = pictures.sample_grid(run.model, splits.test, num, config.seed)
     files = []

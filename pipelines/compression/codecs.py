@@ -27,12 +27,13 @@ from torch import Tensor
 
 from decoders import coding
 from decoders.base import ShowRows
-from encoders import GaussianEncoder, LabelEmbedding
-from encoders.gaussian import mean_and_std
+from encoders import Encoder, GaussianPosterior
 from pipelines.compression.container import Header
 from pipelines.compression.latents import FirstGrid, Grid
 from pipelines.model import Model
 from pipelines.runtime.errors import UserError
+
+GIVEN_LABEL, GIVEN_CODE = "given label", "given code"  # names of methods in a file's header
 
 _HALF = coding.entropy_models.Uniform(2**16)
 
@@ -61,16 +62,16 @@ def method_of(model: Model, *, bits_back: bool) -> str:
         UserError: none; the sentence says why and what to do.
     """
     encoder = model.encoder
-    if model.kind == "bound":
+    if encoder is not None and encoder.has_latents:
         if not bits_back:
             raise UserError(
                 "this model has latent variables, so that it gives no p(x) to code with but a "
                 "bound, which bits-back coding reaches: encode with --bits-back"
             )
-        if not isinstance(encoder, GaussianEncoder):
+        if not encoder.gaussian_latents or len(encoder.latent_shapes) != 1:
             raise UserError(
-                "bits-back coding is there for one level of latents (levels_of_latents=1), this "
-                f"model has a {type(encoder).__name__}: take another run"
+                "bits-back coding needs one level of latents (levels_of_latents=1), with a "
+                f"Gaussian posterior; this model has a {type(encoder).__name__}: choose another run"
             )
         return "bits-back"
     if bits_back:
@@ -80,8 +81,8 @@ def method_of(model: Model, *, bits_back: bool) -> str:
         )
     if encoder is None:
         return "exact"
-    if isinstance(encoder, LabelEmbedding) or model.kind == "given code":
-        return model.kind
+    if encoder.num_classes or encoder.reads_image:
+        return GIVEN_LABEL if encoder.num_classes else GIVEN_CODE
     raise UserError(
         f"this model's images are coded {model.kind}, which would have to be in the file too: only "
         "labels and codes can be; take an unconditional run"
@@ -140,7 +141,7 @@ def _send(
         return None, 0.0
     encoder = model.encoder
     assert encoder is not None
-    if isinstance(encoder, LabelEmbedding):
+    if encoder.num_classes:
         assert labels is not None
         if encoder.num_classes > 1:
             coder.encode(labels.numpy().astype(np.int32), _uniform(encoder))
@@ -165,7 +166,7 @@ def _receive(
         return None, None
     encoder = model.encoder
     assert encoder is not None
-    if isinstance(encoder, LabelEmbedding):
+    if encoder.num_classes:
         labels = torch.zeros(num, dtype=torch.int64)
         if encoder.num_classes > 1:
             labels = torch.from_numpy(coder.decode(_uniform(encoder), num)).long()
@@ -178,7 +179,7 @@ def _receive(
     return half.to(next(model.decoder.parameters()).dtype), None
 
 
-def _uniform(encoder: LabelEmbedding) -> Any:
+def _uniform(encoder: Encoder) -> Any:
     return coding.entropy_models.Uniform(encoder.num_classes)
 
 
@@ -230,11 +231,11 @@ def _pushed(
 def _decode_bits_back(
     model: Model, header: Header, words: np.ndarray, show: ShowRows | None
 ) -> Iterator[tuple[Tensor, None]]:
-    assert isinstance(model.encoder, GaussianEncoder)
+    size = math.prod(model.latent_shapes[0])
     grid = Grid(header.grid) if header.grid else FirstGrid()
     coder = coding.AnsCoder(words)
     for start, end in spans(header):
-        cells = grid.prior((end - start) * model.encoder.latent_dim).pop(coder)
+        cells = grid.prior((end - start) * size).pop(coder)
         h = _to_h(model, cells / grid.points, end - start)
         x = coding.decode(model.decoder, end - start, coder, h, batch=header.batch, progress=show)
         posterior = _posterior(model, x, header.batch, float32=not header.grid)
@@ -250,12 +251,16 @@ def _decode_bits_back(
 
 def _posterior(model: Model, x: Tensor, batch: int, *, float32: bool = False) -> Posterior:
     """The posterior of a batch, in the model's type; in the format's first version in float32."""
-    assert isinstance(model.encoder, GaussianEncoder)
+    assert model.encoder is not None
     filled = torch.cat([x, x.new_zeros(batch - len(x), *x.shape[1:])])  # one shape for all batches
-    params = model.encoder.posterior_params(filled)
-    params = params.float() if float32 else params
-    found = mean_and_std(params, model.encoder.scale)
-    mean, std = (part[: len(x)].double().flatten().numpy() for part in found)
+    (posterior,) = model.encoder.posterior(filled)
+    if not isinstance(posterior, GaussianPosterior):
+        raise UserError(
+            f"bits-back coding needs a Gaussian posterior, got a {type(posterior).__name__}: "
+            "choose another run"
+        )
+    found = posterior.in_float32() if float32 else posterior
+    mean, std = (part[: len(x)].double().flatten().numpy() for part in (found.mean, found.std))
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise coding.CodingError(
             "expected finite latents to code with, got NaN: the model diverged"
@@ -265,7 +270,7 @@ def _posterior(model: Model, x: Tensor, batch: int, *, float32: bool = False) ->
 
 def _to_h(model: Model, z: np.ndarray, num: int) -> Tensor:
     assert model.encoder is not None
-    latents = torch.from_numpy(z).view(num, -1)
+    latents = torch.from_numpy(z).view(num, *model.latent_shapes[0])
     return model.encoder.to_h((latents.to(next(model.decoder.parameters()).dtype),))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoders import Posterior
 from encoders.base import device_of
 from eval import Evaluation, Score
 from eval import Latents, describe, swap_gain
@@ -41,18 +42,21 @@ class Codes(NamedTuple):
 
     Attributes:
         x: (N, C, H, W) levels.
-        levels: top first, the posterior's mean and standard deviation, (N, …) each.
+        levels: top first, the posterior's mean and standard deviation, (N, …) each; None in place
+            of the latter if the posterior isn't Gaussian.
         labels: (N,), or None.
     """
 
     x: Tensor
-    levels: tuple[tuple[Tensor, Tensor], ...]
+    levels: tuple[tuple[Tensor, Tensor | None], ...]
     labels: np.ndarray | None
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the levels are called, top first."""
-        return ("code",) if len(self.levels) == 1 else ("top", "bottom")[: len(self.levels)]
+        count = len(self.levels)
+        known = {1: ("code",), 2: ("top", "bottom")}
+        return known.get(count, tuple(f"level{number}" for number in range(1, count + 1)))
 
     @property
     def means(self) -> dict[str, Tensor]:
@@ -63,9 +67,10 @@ class Codes(NamedTuple):
         """`num` of these codes (0: none), drawn as `pipelines.data.subset` does."""
         rows = subset.draw(len(self.x), num, self.labels) if num else np.arange(0)
         labels = None if self.labels is None else self.labels[rows]
-        return Codes(
-            self.x[rows], tuple((mean[rows], std[rows]) for mean, std in self.levels), labels
+        levels = tuple(
+            (mean[rows], None if std is None else std[rows]) for mean, std in self.levels
         )
+        return Codes(self.x[rows], levels, labels)
 
 
 @torch.no_grad()
@@ -78,13 +83,27 @@ def encode(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int 
         x, y = images.batch(chosen[start : start + batch_size])
         pixels.append(x)
         found = model.encoder.posterior(x.to(device), move(y, device))
-        levels.append([(mean.cpu(), std.cpu()) for mean, std in found])
-    joined = tuple(
-        (torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts]))
-        for parts in zip(*levels, strict=True)
-    )
+        levels.append([_moments(posterior) for posterior in found])
+    joined = tuple(_joined(parts) for parts in zip(*levels, strict=True))
     labels = None if images.labels is None else np.asarray(images.labels[chosen])
     return Codes(torch.cat(pixels), joined, labels)
+
+
+def _moments(posterior: Posterior) -> tuple[Tensor, Tensor | None]:
+    """Return mean and, of a Gaussian, standard deviation on the CPU."""
+    if not isinstance(posterior, Posterior):
+        raise TypeError(
+            "expected the encoder's posterior method to return Posterior objects, such as "
+            f"encoders.GaussianPosterior(mean, std), got a {type(posterior).__name__}"
+        )
+    return posterior.mean.cpu(), None if posterior.std is None else posterior.std.cpu()
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    """Concatenate the batches of a level; standard deviations only if all batches have them."""
+    stds = [std for _, std in parts if std is not None]
+    means = torch.cat([mean for mean, _ in parts])
+    return means, torch.cat(stds) if len(stds) == len(parts) else None
 
 
 @torch.no_grad()
@@ -137,7 +156,7 @@ def measure(
     """
     return describe(
         evaluation.distortion.mean,
-        evaluation.kl if model.kind == "bound" else None,
+        evaluation.kl if model.has_latents else None,
         codes.levels,
         gain(model, images, swapped, batch_size=batch_size),
         generator=torch.Generator().manual_seed(0),

@@ -84,10 +84,10 @@ def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     rows = max(1, round(num**0.5))
-    if not model.kind.startswith("given"):
+    if not model.given:
         drawn = model.sample(rows * rows, generator=generator, progress=show_rows(images))
         return grid(drawn, images.num_levels, rows)
-    if model.kind == "given label":
+    if model.num_classes:
         columns = max(1, num // images.num_classes)
         y = torch.arange(images.num_classes).repeat_interleave(columns).to(device)
         drawn = model.sample(len(y), y, generator=generator, progress=show_rows(images))

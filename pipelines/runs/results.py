@@ -77,7 +77,7 @@ def score(
     model.to(fabric.device)
     evaluation = scoring.score(fabric, terms or model, images, batch_size=batch_size)
     estimates: dict[int, Score] = {}
-    if model.kind == "bound" and importance_samples > 0:
+    if model.has_latents and importance_samples > 0:
         ks = curve(importance_samples)
         estimates = scoring.estimate(
             fabric, model, images, ks, batch_size=batch_size, compile=compile
@@ -121,7 +121,7 @@ def describe_validation(images: Images) -> str:
 def to_result(scored: Scored, model: Model, images: Images, record: Record) -> Result:
     """The result file's content; it checks itself for contradictions."""
     evaluation, estimates = scored
-    latents = model.kind == "bound"
+    latents = model.has_latents
     best = max(estimates) if estimates else 0
     dims = evaluation.dims
     return Result(

@@ -11,9 +11,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from encoders import Joint, LabelEmbedding, TextEncoder
+from encoders import Annotation, Encoder
 from encoders.base import repeat
-from encoders.text import tokenize
 from pipelines.data.sets import to_display
 from pipelines.runs.scoring import move, part
 from pipelines.model import Model
@@ -92,23 +91,23 @@ def make_plan(run: Run, config: Config, generator: torch.Generator) -> Plan:
         UserError: the flags don't fit the model.
     """
     _check_model(run, config)
-    given = run.model.kind.startswith("given")
-    labels = _label_encoder(run.model) is not None and not isinstance(run.model.encoder, Joint)
-    free = labels or (config.caption is not None and isinstance(run.model.encoder, TextEncoder))
-    if config.complete != "none" or (given and not free):
+    model, encoder = run.model, run.model.encoder
+    captions = encoder is not None and encoder.reads_captions
+    free = model.num_classes or (captions and config.caption is not None)
+    if config.complete != "none" or (model.given and not free):
         return _plan_from_test(run, config, generator)
     num, columns = config.num, max(1, round(math.sqrt(config.num)))
     y = None
-    if labels and config.label is None:
+    if model.num_classes and config.label is None:
         classes = run.spec.num_classes
         columns = max(1, config.num // classes) if config.grid == "classes" else columns
         y = torch.arange(classes).repeat_interleave(-(-config.num // classes))[: config.num]
         if config.grid == "classes":
             y = torch.arange(classes).repeat_interleave(columns)
             num = len(y)
-    elif given:
-        y = _asked(run, config, None, num)
-    return Plan(_codes(run.model, num, None, y, generator), num, columns)
+    elif encoder is not None and model.given:
+        y = _asked(encoder, config, None, num)
+    return Plan(_codes(model, num, None, y, generator), num, columns)
 
 
 def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Plan:
@@ -122,8 +121,8 @@ def _plan_from_test(run: Run, config: Config, generator: torch.Generator) -> Pla
     shown = to_display(x, test.num_levels)
     num = rows * columns
     x, y = repeat(x, columns), repeat(y, columns)
-    if run.model.kind != "exact" and run.model.kind != "bound":
-        y = _asked(run, config, y, num)
+    if run.model.encoder is not None and run.model.given:
+        y = _asked(run.model.encoder, config, y, num)
     h = _codes(run.model, num, x, y, generator)
     if config.complete == "none":
         same = tuple(shown.shape[1:]) == run.model.decoder.image_shape
@@ -139,10 +138,9 @@ def _codes(
 ) -> Tensor | None:
     """The h of each image to draw."""
     device = next(model.parameters()).device
-    if model.kind == "given code":
-        assert model.encoder is not None
+    if model.encoder is not None and model.encodes_images and not model.has_latents:
         assert x is not None
-        return model.encoder(x.to(device)).h
+        return model.encoder(x.to(device), move(y, device)).h
     return model.prior_code(num, move(y, device), generator=generator)
 
 
@@ -171,7 +169,8 @@ def kept(part: Part, image_shape: tuple[int, int, int]) -> Tensor:
 def _check_model(run: Run, config: Config) -> None:
     """Raise a UserError for flags that this model has no use for."""
     kind, classes = run.model.kind, run.spec.num_classes
-    if _label_encoder(run.model) is None:
+    parts = () if run.model.encoder is None else run.model.encoder.parts
+    if not any(part.num_classes for part in parts):
         if config.label is not None:
             raise UserError(f"--label is for a model given labels, this one is {kind!r}")
         if config.grid == "classes":
@@ -180,39 +179,13 @@ def _check_model(run: Run, config: Config) -> None:
         raise UserError(f"expected --label 0..{classes - 1}, got {config.label}")
     if config.grid == "classes" and (config.label is not None or config.complete != "none"):
         raise UserError("--grid classes draws every class: leave out --label and --complete")
-    if config.caption is not None and "caption" not in kind:
+    if config.caption is not None and not any(part.reads_captions for part in parts):
         raise UserError(f"--caption is for a model given captions, this one is {kind!r}")
 
 
-def _parts(model: Model) -> list[Any]:
-    """The encoders of a model, one for each part of an annotation."""
-    if isinstance(model.encoder, Joint):
-        return list(model.encoder.encoders)
-    return [] if model.encoder is None else [model.encoder]
-
-
-def _label_encoder(model: Model) -> LabelEmbedding | None:
-    return next((part for part in _parts(model) if isinstance(part, LabelEmbedding)), None)
-
-
-def _asked(run: Run, config: Config, y: Any, num: int) -> Any:
-    """The annotations y of `num` images, with the label or caption that was asked for put in."""
-    encoders = _parts(run.model)
-    old = y if isinstance(y, tuple) else (y,)
-    new = []
-    for encoder, one in zip(encoders, old, strict=True):
-        if isinstance(encoder, LabelEmbedding) and config.label is not None:
-            one = torch.full((num,), config.label)
-        elif isinstance(encoder, TextEncoder) and config.caption is not None:
-            one = _tokens(config.caption).expand(num, -1)
-        new.append(one)
-    return tuple(new) if isinstance(run.model.encoder, Joint) else new[0]
-
-
-def _tokens(caption: str) -> Tensor:
-    if not caption.strip():
-        raise UserError("expected a --caption that says something, got none")
+def _asked(encoder: Encoder, config: Config, y: Annotation, num: int) -> Annotation:
+    """Return the annotations y of `num` images, with the label or caption of the flags put in."""
     try:
-        return torch.from_numpy(tokenize([caption]))
+        return encoder.annotation(num, y, label=config.label, caption=config.caption)
     except ValueError as error:
         raise UserError(f"--caption: {error}") from error

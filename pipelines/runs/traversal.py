@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders import HierarchicalEncoder
+from encoders import Encoder
 from encoders.base import device_of
 from eval.interpolation import Method, path
 from pipelines.data.sets import Images, order
@@ -71,9 +71,11 @@ def label_ends(pairs: int, num_classes: int) -> Ends:
 
 def default_method(model: Model) -> Method:
     """An arc between latents, whose prior is round; a line between other codes, or on an axis."""
-    shape = model.decoder.cond_shape if model.encoder is None else model.encoder.code_shape
-    latent_dim = getattr(model.encoder, "latent_dim", math.prod(shape))
-    return "slerp" if model.kind == "bound" and latent_dim > 1 else "lerp"
+    encoder = model.encoder
+    if encoder is None or not (encoder.has_latents and encoder.gaussian_latents):
+        return "lerp"
+    shape = encoder.latent_shapes[0] if encoder.latent_shapes else encoder.code_shape
+    return "slerp" if math.prod(shape) > 1 else "lerp"
 
 
 @torch.no_grad()
@@ -113,8 +115,8 @@ def between_images(
     generator = torch.Generator().manual_seed(seed)
     if level != "all":
         h = _one_level(encoder, first, last, steps, method, level, generator)
-    elif model.kind == "bound":
-        means = ([mean for mean, _ in encoder.posterior(*side)] for side in (first, last))
+    elif model.has_latents:
+        means = ([level.mean for level in encoder.posterior(*side)] for side in (first, last))
         levels = [path(a, b, steps, method) for a, b in zip(*means, strict=True)]
         h = torch.stack([encoder.to_h(tuple(z[step] for z in levels)) for step in range(steps)])
     else:
@@ -141,7 +143,7 @@ def between_labels(
     return Walk(decode(model, h, noise, torch.Generator().manual_seed(seed)))
 
 
-def _encoder(model: Model) -> Any:
+def _encoder(model: Model) -> Encoder:
     if model.encoder is None:
         raise TypeError("a model without an encoder has no codes to walk between")
     return model.encoder
@@ -153,7 +155,7 @@ def _batch(images: Images, indices: np.ndarray, device: torch.device) -> tuple[T
 
 
 def _one_level(
-    encoder: Any,
+    encoder: Encoder,
     first: tuple[Tensor, Any],
     last: tuple[Tensor, Any],
     steps: int,
@@ -162,11 +164,9 @@ def _one_level(
     generator: torch.Generator,
 ) -> Tensor:
     """The codes h (T, N, …) of walks on which one of two levels of latents moves."""
-    if not isinstance(encoder, HierarchicalEncoder):
-        raise TypeError(f"a {type(encoder).__name__} has no two levels of latents to tell apart")
-    (top, _), _ = encoder.posterior(*first)
+    top = encoder.posterior(*first)[0].mean
     if level == "top":
-        (other, _), _ = encoder.posterior(*last)
+        other = encoder.posterior(*last)[0].mean
         state = generator.get_state()
         walks = []
         for z2 in path(top, other, steps, method):

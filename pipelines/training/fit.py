@@ -223,7 +223,7 @@ class _Training:
         else:
             self.skipped_in_a_row = 0
         if outcome.status == "taken":
-            self.window.add(outcome.sums, outcome.norm, len(job.indices))
+            self.window.add(outcome.sums, outcome.norm, len(job.indices), outcome.auxiliary)
         due = self._due(self.config.log_every)
         if due or self.step == self.total:
             figures = self.window.figures(dims=job.parts[0].x[0].numel())
@@ -294,6 +294,7 @@ class _Training:
         """Write a checkpoint and the averaged weights; an error is raised in every process."""
         state = self.stepper.state() | {
             "window": self.window.state,
+            "auxiliary": self.window.auxiliary,
             "best": self.best,
             "evaluated": self.evaluated,
             "skipped": [self.skipped, self.skipped_in_a_row],
@@ -330,6 +331,7 @@ class _Training:
         )
         self.stepper.load(state, path)
         self.window.state, self.best = state["window"], state["best"]
+        self.window.auxiliary = state.get("auxiliary")  # older checkpoints have none
         self.evaluated, self.seconds = state["evaluated"], state["seconds"]
         self.skipped, self.skipped_in_a_row = state["skipped"]
         self._say(f"resuming from step {self.step} of {self.total} ({path})")

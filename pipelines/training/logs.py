@@ -187,12 +187,17 @@ class Window:
 
     def __init__(self) -> None:
         self.state: list[float] = []  # surrogate, distortion, rates, norm, images, steps
+        self.auxiliary: float | None = None  # a part of the surrogate; None without one
         self.began = time.monotonic()
 
-    def add(self, sums: Sequence[float], norm: float, images: int) -> None:
+    def add(
+        self, sums: Sequence[float], norm: float, images: int, auxiliary: float | None = None
+    ) -> None:
         """One step: sums over its images of surrogate, distortion and each level's rate (nats)."""
         new = [*sums, norm, float(images), 1.0]
         self.state = [a + b for a, b in zip(self.state or [0.0] * len(new), new, strict=True)]
+        if auxiliary is not None:
+            self.auxiliary = (self.auxiliary or 0.0) + auxiliary
 
     def figures(self, dims: int) -> dict[str, Any]:
         """The means, of the true bound and of what was minimised in its place.
@@ -213,10 +218,12 @@ class Window:
             "grad_norm": norm / steps,
             "images_per_second": images / max(time.monotonic() - self.began, 1e-9),
         }
+        if self.auxiliary is not None:
+            figures["auxiliary"] = self.auxiliary / images
         for level, rate in enumerate(rates if len(rates) > 1 else []):
             figures[f"rate_{level}"] = rate / images
         return figures
 
     def clear(self) -> None:
         """Begin anew, after a line."""
-        self.state, self.began = [], time.monotonic()
+        self.state, self.auxiliary, self.began = [], None, time.monotonic()

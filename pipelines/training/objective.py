@@ -1,13 +1,13 @@
-"""From the terms of the bound to the number that training minimises.
+"""The training objective, computed from the terms of the bound.
 
-The bound of an image is distortion + rate, in nats, and that is what every log and result reports.
-Training may minimise something gentler, so that the latents don't collapse in its first minutes:
+The bound of an image is distortion + rate, in nats, and every log and result reports it. Training
+may minimize a surrogate that keeps the latents from collapsing early:
 
-    surrogate = distortion + sum over levels of  weight_l * floor(rate_l)
+    surrogate = distortion + sum over levels of  weight_l * floor(rate_l)  + auxiliary
 
-with the KL warm-up in `weight_l` and the free bits in `floor`.
-All functions are pure: what they return depends on the step and on nothing that came before, so
-that a resumed run repeats an uninterrupted one.
+`weight_l` is the KL warm-up, `floor` the free bits, and `auxiliary` a loss of the encoder that no
+score contains, such as a commitment loss. All functions are pure: their results depend on the step
+and not on earlier steps, so a resumed run repeats an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from eval import Terms
 
 
 def level_rates(terms: Terms) -> Tensor:
-    """The rate of every latent level, top level first.
+    """Return the rate of every latent level, top level first.
 
     Returns:
-        (L, B) nats. A model without levels of its own has one, its whole rate.
+        (L, B) nats. A model whose terms have no levels counts as one level, its whole rate.
 
     >>> kl = (torch.ones(2, 3), torch.ones(2, 5))
     >>> level_rates(Terms(torch.zeros(2), torch.full((2,), 8.0), torch.zeros(2), kl)).tolist()
@@ -36,17 +36,17 @@ def level_rates(terms: Terms) -> Tensor:
 
 
 def kl_weights(step: int, levels: int, warmup: int = 0, warmup_top: int = 0) -> tuple[float, ...]:
-    """Linear KL warm-up: the weight of each level's rate at a step, top level first.
+    """Return the weight of each level's rate at a step, top level first: a linear KL warm-up.
 
     The weight of every level is min(1, (step + 1) / warmup). The top of several levels is slower:
-    its weight is that times min(1, (step + 1) / warmup_top). It starts at step + 1 since a weight
-    of exactly zero leaves the posterior's scale without any pull and can end in infinities.
+    its weight is also multiplied by min(1, (step + 1) / warmup_top). The ramp starts at step + 1,
+    since with a weight of exactly zero nothing limits the posterior's scale, which may overflow.
 
     Source: the code of "PixelVAE: A Latent Variable Model for Natural Images", Gulrajani, Kumar,
     Ahmed, Taiga, Visin, Vazquez, Courville, 2016, https://arxiv.org/abs/1611.05013
 
     Args:
-        step: optimiser steps done so far.
+        step: optimizer steps done so far.
         levels: number of latent levels.
         warmup: steps until the weight is one; 0 for no warm-up.
         warmup_top: the same, for the factor of the top level.
@@ -64,7 +64,7 @@ def kl_weights(step: int, levels: int, warmup: int = 0, warmup_top: int = 0) -> 
 
 
 def ramp(step: int, length: int) -> float:
-    """min(1, (step + 1) / length); one where the length is 0."""
+    """Return min(1, (step + 1) / length), or one if the length is 0."""
     return min(1.0, (step + 1) / length) if length > 0 else 1.0
 
 
@@ -75,22 +75,22 @@ def surrogate(
     free_bits: float = 0.0,
     mean_rates: Tensor | None = None,
 ) -> Tensor:
-    """What training minimises, per example; its mean over the batch is the objective.
+    """Return the loss of each example; its mean over the batch is the training objective.
 
     With free bits, a level whose mean rate over the batch is below `free_bits` nats costs that much
-    and pulls at nothing: the objective has max(free_bits, mean of rate_l) in place of the mean.
-    The maximum is over the mean of the *whole* batch, so a part of a batch can't know it: the mean
-    is handed in, and the parts of a split batch then add up to exactly the gradient of the whole.
+    and has no gradient: the objective has max(free_bits, mean of rate_l) in place of the mean. The
+    mean is over the *whole* batch, which a micro-batch can't compute, so it is an argument. The
+    micro-batches' gradients then add up to exactly the gradient of the whole batch.
 
     Source: "Improving Variational Inference with Inverse Autoregressive Flow", Kingma, Salimans,
     Jozefowicz, Chen, Sutskever, Welling, 2016, https://arxiv.org/abs/1606.04934
 
     Args:
-        terms: of a batch, or of a part of one.
-        weights: one per level, as of `kl_weights`.
-        free_bits: nats per level that cost nothing to use.
-        mean_rates: (L,) nats, the mean rate of each level over the whole batch; needed with
-            free bits only.
+        terms: of a batch or a micro-batch.
+        weights: one per level, from `kl_weights`.
+        free_bits: nats per level that are free to use.
+        mean_rates: (L,) nats, the mean rate of each level over the whole batch; needed only with
+            free bits.
 
     Returns:
         (B,) nats.
@@ -100,6 +100,8 @@ def surrogate(
     [5.5, 8.5]
     >>> surrogate(terms, (1.0,), free_bits=4.0, mean_rates=torch.tensor([2.0])).tolist()
     [9.0, 11.0]
+    >>> surrogate(terms._replace(auxiliary=torch.ones(2)), (0.5,)).tolist()
+    [6.5, 9.5]
     """
     rates = level_rates(terms)
     if len(weights) != len(rates):
@@ -110,17 +112,24 @@ def surrogate(
         below = (mean_rates < free_bits).to(rates.device)
         rates = torch.where(below[:, None], rates.new_tensor(free_bits), rates)
     scale = rates.new_tensor(weights)
-    return terms.distortion + (scale[:, None] * rates).sum(0)
+    loss = terms.distortion + (scale[:, None] * rates).sum(0)
+    if terms.auxiliary is None:
+        return loss
+    if terms.auxiliary.shape != loss.shape:
+        raise ValueError(
+            f"expected the model's auxiliary loss to hold one number per image, shape "
+            f"{tuple(loss.shape)}, got {tuple(terms.auxiliary.shape)}: don't average over images"
+        )
+    return loss + terms.auxiliary
 
 
 def adjust(
     scales: Sequence[float], mean_rates: Sequence[float], target: float
 ) -> tuple[float, ...]:
-    """Soft free bits: the factor on each level's rate, changed after every step.
+    """Return the updated factor on each level's rate: soft free bits, after every step.
 
     A rate more than 5 % above the target raises the factor by 10 %, up to one; a rate below the
-    target lowers it by 10 %. So a level is pulled to use about `target` nats, and not more cheaply
-    than the bound says.
+    target lowers it by 10 %. This steers each level to about `target` nats.
 
     Source: "Variational Lossy Autoencoder", Chen, Kingma, Salimans, Duan, Dhariwal, Schulman,
     Sutskever, Abbeel, 2016, appendix C, https://arxiv.org/abs/1611.02731

@@ -1,4 +1,4 @@
-"""One optimiser step, and the state that it carries on: weights, average, optimiser, scales."""
+"""One optimizer step, and the state that persists: weights, average, optimizer, scales."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class Outcome(NamedTuple):
         sums: over the global batch, in nats: surrogate, distortion, rate of each level.
         norm: of the whole gradient, before clipping.
         flags: the sums of what the processes handed in.
+        auxiliary: the sum of the auxiliary loss, which the surrogate contains; None without one.
     """
 
     status: Literal["taken", "rescaled", "nonfinite"]
     sums: list[float]
     norm: float
     flags: list[float]
+    auxiliary: float | None = None
 
 
 class Stepper:
@@ -70,9 +72,12 @@ class Stepper:
             job: this process's share of the global batch.
             flags: asked when the gradient is there, and added up over the processes.
         """
-        own = self._backward(job)
+        own, auxiliary = self._backward(job)
         norm = self._clip().to(own).reshape(1) / self.fabric.world_size
-        both = self._sum(torch.cat([own, norm, own.new_tensor(flags())])).tolist()
+        parts = [own, norm, own.new_tensor(flags())]
+        parts += [] if auxiliary is None else [auxiliary.reshape(1)]
+        both = self._sum(torch.cat(parts)).tolist()
+        extra = None if auxiliary is None else both.pop()
         sums, total_norm, total_flags = both[: len(own)], both[len(own)], both[len(own) + 1 :]
         if all(map(math.isfinite, [*sums, total_norm])):
             status = "taken"
@@ -86,7 +91,7 @@ class Stepper:
             self.ema.restore_buffers(self.plain)  # forward may have spoilt running statistics
         self.optimizer.zero_grad()
         self.step += 1
-        return Outcome(status, sums, total_norm, total_flags)
+        return Outcome(status, sums, total_norm, total_flags, extra)
 
     @property
     def learning_rate(self) -> float:
@@ -100,17 +105,19 @@ class Stepper:
                 buffer.copy_(self.fabric.broadcast(buffer))
         return self.ema.module
 
-    def _backward(self, job: Work) -> Tensor:
+    def _backward(self, job: Work) -> tuple[Tensor, Tensor | None]:
         """Accumulate the gradient of the mean over the global batch.
 
         Returns:
-            float64 sums over this process's images: surrogate, distortion, rate of each level.
+            float64 sums over this process's images: surrogate, distortion, rate of each level; and
+            the auxiliary loss, if the model has one.
         """
         fabric, size = self.fabric, len(job.indices)
         free_bits = self.config.free_bits
         self.model.train()
         means = self._mean_rates_ahead(job)
         sums: Any = 0.0
+        auxiliary: Tensor | None = None
         for number in range(len(job.parts)):
             last = number == len(job.parts) - 1
             with fabric.no_backward_sync(self.model, enabled=not last):
@@ -124,7 +131,10 @@ class Stepper:
                 weight = job.weights[number]
                 fabric.backward(loss.sum() * (weight * fabric.world_size / size))
             sums = sums + _total(torch.stack([loss, terms.distortion, *rates])) * weight
-        return sums
+            if terms.auxiliary is not None:
+                total = _total(terms.auxiliary) * weight
+                auxiliary = total if auxiliary is None else auxiliary + total
+        return sums, auxiliary
 
     def _forward(self, job: Work, number: int) -> Any:
         seed_step(self.config.seed, self.step, self.fabric.global_rank, number)

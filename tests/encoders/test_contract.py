@@ -49,7 +49,7 @@ class Case(NamedTuple):
     make: Callable[[], Encoder]
     annotate: Callable[[int], Any]
     code_shape: tuple[int, ...]
-    kind: str
+    given: str
     latents: tuple[tuple[int, ...], ...] = ()
 
 
@@ -83,7 +83,7 @@ CASES = {
         lambda: ConvEncoder(SHAPE, num_levels=LEVELS, code_shape=(7,), hidden_channels=4),
         nothing,
         (7,),
-        "given code",
+        "code",
     ),
     "conv map": Case(
         lambda: ConvEncoder(
@@ -91,16 +91,16 @@ CASES = {
         ),
         nothing,
         (7, 5, 3),
-        "given code",
+        "code",
     ),
     "deterministic": Case(
-        lambda: Deterministic(own_network(7), (7,), num_levels=LEVELS), nothing, (7,), "given code"
+        lambda: Deterministic(own_network(7), (7,), num_levels=LEVELS), nothing, (7,), "code"
     ),
     "gaussian": Case(
         lambda: GaussianEncoder(SHAPE, 3, num_levels=LEVELS, hidden_channels=4),
         nothing,
         (3,),
-        "bound",
+        "",
         ((3,),),
     ),
     "gaussian upsampled": Case(
@@ -115,14 +115,14 @@ CASES = {
         ),
         nothing,
         (5, 9, 6),
-        "bound",
+        "",
         ((3,),),
     ),
     "gaussian own network": Case(
         lambda: GaussianEncoder(SHAPE, 3, num_levels=LEVELS, network=own_network(11)),
         nothing,
         (3,),
-        "bound",
+        "",
         ((3,),),
     ),
     "hierarchical": Case(
@@ -136,7 +136,7 @@ CASES = {
         ),
         nothing,
         (2, 5, 3),
-        "bound",
+        "",
         ((4,), (2, 5, 3)),
     ),
     "hierarchical upsampled": Case(
@@ -153,24 +153,24 @@ CASES = {
         ),
         nothing,
         (6, 9, 6),
-        "bound",
+        "",
         ((4,), (2, 5, 3)),
     ),
-    "label": Case(lambda: LabelEmbedding(3, 6), labels, (6,), "given label"),
+    "label": Case(lambda: LabelEmbedding(3, 6), labels, (6,), "label"),
     "class map": Case(
-        lambda: MapEncoder(4, (6, 9, 6), hidden_channels=8), class_map, (6, 9, 6), "given map"
+        lambda: MapEncoder(4, (6, 9, 6), hidden_channels=8), class_map, (6, 9, 6), "map"
     ),
     "keypoints": Case(
-        lambda: MapEncoder(4, (6, 5, 5), hidden_channels=8), keypoints, (6, 5, 5), "given map"
+        lambda: MapEncoder(4, (6, 5, 5), hidden_channels=8), keypoints, (6, 5, 5), "map"
     ),
     "text": Case(
-        lambda: TextEncoder(6, embedding_dim=5, hidden_channels=8), caption, (6,), "given caption"
+        lambda: TextEncoder(6, embedding_dim=5, hidden_channels=8), caption, (6,), "caption"
     ),
     "vectors joined": Case(
         lambda: Joint(LabelEmbedding(3, 2), TextEncoder(3, embedding_dim=5, hidden_channels=8)),
         lambda num: (labels(num), caption(num)),
         (5,),
-        "given label and caption",
+        "label and caption",
     ),
     "map and vectors joined": Case(
         lambda: Joint(
@@ -180,7 +180,7 @@ CASES = {
         ),
         lambda num: (class_map(num), labels(num), None),
         (9, 9, 6),
-        "given map and label and code",
+        "map and label and code",
     ),
 }
 LATENT = [name for name, case in CASES.items() if case.latents]
@@ -195,6 +195,12 @@ def build(name: str, num: int = 7) -> tuple[Encoder, Tensor, Any, Case]:
     return case.make(), x, case.annotate(num), case
 
 
+def moments(encoder: Encoder, x: Tensor, y: Any = None) -> tuple[Tensor, ...]:
+    """Means and, of Gaussian posteriors, standard deviations."""
+    both = ((one.mean, one.std) for one in encoder.posterior(x, y))
+    return tuple(part for pair in both for part in pair if part is not None)
+
+
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, tuple):
         return tuple(map_tensors(part, function) for part in value)
@@ -207,7 +213,8 @@ def test_code_has_the_promised_shapes_and_types(name, num):
     encoder, x, y, case = build(name, num)
     code = encoder(x, y)
     assert encoder.code_shape == case.code_shape
-    assert encoder.kind == case.kind
+    assert encoder.given == case.given
+    assert encoder.has_latents == bool(case.latents)
     assert code.h.shape == (num, *case.code_shape)
     assert code.h.dtype == torch.float32
     for term in (code.rate, code.log_weight):
@@ -232,8 +239,8 @@ def test_noise_alone_decides_the_latents(name):
     noise = tuple(torch.randn(2, len(x), *shape) for shape in case.latents)
     with torch.no_grad():
         codes = [encoder(x, y, noise=tuple(level[k] for level in noise)) for k in range(2)]
-        for z, (mean, std), level in zip(codes[0].z, encoder.posterior(x), noise, strict=True):
-            assert torch.allclose(z, mean + std * level[0], atol=1e-6)
+        for z, posterior, level in zip(codes[0].z, encoder.posterior(x), noise, strict=True):
+            assert torch.allclose(z, posterior.mean + posterior.std * level[0], atol=1e-6)
         both = tuple(level.transpose(0, 1).flatten(0, 1) for level in noise)
         drawn = encoder.draws(x, y, num=2, noise=both)
     for k, code in enumerate(codes):
@@ -286,7 +293,7 @@ def test_examples_of_a_batch_do_not_influence_one_another(name):
     def encode(rows: slice) -> tuple[Tensor, ...]:
         x_rows, y_rows = x[rows], map_tensors(y, lambda part: part[rows])
         if case.latents:
-            return sum(encoder.posterior(x_rows, y_rows), ())
+            return moments(encoder, x_rows, y_rows)
         return (encoder(x_rows, y_rows).h,)
 
     together = encode(slice(0, 7))
@@ -313,7 +320,7 @@ def test_several_draws_are_those_of_repeated_images(name):
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_given_matters(name):
     encoder, x, y, case = build(name)
-    codes = encoder.posterior(x, y)[0][0] if case.latents else encoder(x, y).h
+    codes = encoder.posterior(x, y)[0].mean if case.latents else encoder(x, y).h
     assert (codes[0] - codes[1]).abs().max() > 1e-6
 
 
@@ -401,9 +408,12 @@ def test_no_prior_and_no_latents_is_a_type_error(name):
     with pytest.raises(TypeError, match="has no latents"):
         encoder.to_h((torch.zeros(2, 3),))
     if name in OF_IMAGE:
-        ((mean, std),) = encoder.posterior(x)
-        assert torch.equal(mean, encoder(x).h)
-        assert not std.any()
+        (posterior,) = encoder.posterior(x)
+        h = encoder(x).h
+        assert torch.equal(posterior.mean, h)
+        assert torch.equal(posterior.sample(), h)
+        assert not posterior.log_prob(h).any()
+        assert (posterior.log_prob(h + 1) == -math.inf).all()
     else:
         with pytest.raises(TypeError, match="has no posterior"):
             encoder.posterior(x, y)
@@ -455,9 +465,9 @@ def test_compiles_as_one_graph(name):
 @pytest.mark.parametrize("name", CASES)
 def test_gpu_agrees_with_the_cpu(name):
     encoder, x, y, case = build(name)
-    expected = sum(encoder.posterior(x), ()) if case.latents else (encoder(x, y).h,)
+    expected = moments(encoder, x) if case.latents else (encoder(x, y).h,)
     encoder, x, y = encoder.cuda(), x.cuda(), map_tensors(y, lambda part: part.cuda())
-    got = sum(encoder.posterior(x), ()) if case.latents else (encoder(x, y).h,)
+    got = moments(encoder, x) if case.latents else (encoder(x, y).h,)
     for a, b in zip(got, expected, strict=True):
         assert torch.allclose(a.cpu(), b, atol=1e-2)
     with torch.autocast("cuda", dtype=torch.bfloat16):

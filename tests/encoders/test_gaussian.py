@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from encoders import GaussianEncoder
-from encoders.gaussian import draw, mean_and_std
+from encoders.posterior import GaussianPosterior, mean_and_std
 
 SHAPE = (1, 6, 5)
 
@@ -20,11 +20,16 @@ def make(**options) -> tuple[GaussianEncoder, torch.Tensor]:
     return encoder, torch.randint(0, 4, (6, *SHAPE), dtype=torch.uint8)
 
 
+def moments(encoder: GaussianEncoder, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    (posterior,) = encoder.posterior(x)
+    return posterior.mean, posterior.std
+
+
 @pytest.mark.parametrize("scale", ["exp", "softsign"])
 def test_rate_is_the_kl_divergence_per_dimension(scale):
     encoder, x = make(scale=scale)
     code = encoder(x)
-    ((mean, std),) = encoder.posterior(x)
+    mean, std = moments(encoder, x)
     expected = kl_divergence(Normal(mean, std), Normal(0.0, 1.0))
     assert torch.allclose(code.kl[0], expected, atol=1e-6)
     assert torch.allclose(code.rate, expected.sum(1), atol=1e-5)
@@ -34,7 +39,7 @@ def test_rate_is_the_kl_divergence_per_dimension(scale):
 def test_log_weight_is_log_p_minus_log_q_at_the_drawn_latent(scale):
     encoder, x = make(scale=scale)
     code = encoder(x)
-    ((mean, std),) = encoder.posterior(x)
+    mean, std = moments(encoder, x)
     log_q = Normal(mean, std).log_prob(code.z[0]).sum(1)
     log_p = Normal(0.0, 1.0).log_prob(code.z[0]).sum(1)
     assert torch.allclose(code.log_weight, log_p - log_q, atol=1e-4)
@@ -51,7 +56,7 @@ def test_the_rate_is_the_mean_of_the_negative_log_weight():
 def test_latents_follow_the_posterior():
     mean, std = torch.tensor([0.5, -2.0]), torch.tensor([0.1, 1.5])
     torch.manual_seed(0)
-    z, _ = draw(mean.expand(50_000, 2), std.expand(50_000, 2))
+    z = GaussianPosterior(mean.expand(50_000, 2), std.expand(50_000, 2)).sample()
     assert torch.allclose(z.mean(0), mean, atol=0.03)
     assert torch.allclose(z.std(0), std, rtol=0.02)
 
@@ -59,7 +64,7 @@ def test_latents_follow_the_posterior():
 def test_gradients_pass_through_the_drawn_latent():
     mean = torch.zeros(4, 2, requires_grad=True)
     std = torch.ones(4, 2, requires_grad=True)
-    z, _ = draw(mean, std)
+    z = GaussianPosterior(mean, std).sample()
     z.sum().backward()
     assert mean.grad is not None
     assert std.grad is not None
@@ -80,7 +85,7 @@ def test_density_is_exact_where_the_scale_is_tiny():
     torch.manual_seed(0)
     noise = torch.randn(1, 1).double()
     torch.manual_seed(0)
-    _, log_q = draw(mean, std)
+    _, log_q = GaussianPosterior(mean, std).draw()
     expected = Normal(0.0, 1.0).log_prob(noise) - math.log(1e-6)
     assert torch.allclose(log_q.double(), expected, atol=1e-5)
 

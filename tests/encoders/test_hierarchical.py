@@ -51,17 +51,17 @@ def test_terms_equal_hand_computation(scale, expanded):
         encoder, x = make(scale=scale)
     code = encoder(x)
     z2, z1 = code.z
-    (mean2, std2), (mean1, std1) = encoder.posterior(x)
+    q2, q1 = encoder.posterior(x)
     prior = encoder.prior
     assert isinstance(prior, ToyPrior)
     log_p1 = prior.normal(upsample(z2)).log_prob(z1)
-    log_q1 = Normal(mean1, std1).log_prob(z1)
-    top = kl_divergence(Normal(mean2, std2), Normal(0.0, 1.0))
+    log_q1 = Normal(q1.mean, q1.std).log_prob(z1)
+    top = kl_divergence(Normal(q2.mean, q2.std), Normal(0.0, 1.0))
     bottom = (log_q1 - log_p1).flatten(1)
     assert torch.allclose(code.kl[0], top, atol=1e-5)
     assert torch.allclose(code.kl[1], bottom, atol=1e-4)
     assert torch.allclose(code.rate, top.sum(1) + bottom.sum(1), atol=1e-3)
-    log_w2 = Normal(0.0, 1.0).log_prob(z2) - Normal(mean2, std2).log_prob(z2)
+    log_w2 = Normal(0.0, 1.0).log_prob(z2) - Normal(q2.mean, q2.std).log_prob(z2)
     expected = log_w2.sum(1) + (log_p1 - log_q1).flatten(1).sum(1)
     assert torch.allclose(code.log_weight, expected, atol=1e-3)
 
@@ -72,9 +72,9 @@ def test_rate_is_an_unbiased_estimate_of_the_kl_divergence():
     count = 4000
     with torch.no_grad():
         code = encoder(x[:1].expand(count, *SHAPE))
-        _, (mean1, std1) = encoder.posterior(x[:1])
+        _, q1 = encoder.posterior(x[:1])
         assert isinstance(encoder.prior, ToyPrior)
-        closed = kl_divergence(Normal(mean1, std1), encoder.prior.normal(code.z[0]))
+        closed = kl_divergence(Normal(q1.mean, q1.std), encoder.prior.normal(code.z[0]))
     error = code.kl[1].sum(1) - closed.flatten(1).sum(1)
     assert abs(float(error.mean())) < 4 * float(error.std()) / math.sqrt(count)
     total = code.rate + code.log_weight  # both estimate plus and minus the same divergence
@@ -206,10 +206,10 @@ def test_an_autoregressive_decoder_is_a_prior():
     encoder, x = make(prior=prior, prior_upsample=Upsample((5,), (6, 4, 4), hidden_channels=8))
     code = encoder(x)
     z2, z1 = code.z
-    _, (mean1, std1) = encoder.posterior(x)
+    _, q1 = encoder.posterior(x)
     assert encoder.prior_upsample is not None
     log_p1 = prior.log_prob(z1, encoder.prior_upsample(z2))
-    log_q1 = Normal(mean1, std1).log_prob(z1).flatten(1).sum(1)
+    log_q1 = Normal(q1.mean, q1.std).log_prob(z1).flatten(1).sum(1)
     assert torch.allclose(code.kl[1].sum(1), log_q1 - log_p1, atol=1e-3)
     code.rate.sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())

@@ -60,7 +60,7 @@ class Codes(nn.Module):
         self.encoder = encoder
 
     def forward(self, given: Tensor) -> Tensor:
-        from_image = self.encoder.kind == "given code"
+        from_image = self.encoder.reads_image
         return self.encoder(given if from_image else None, None if from_image else given).h
 
 

@@ -60,8 +60,9 @@ def test_ends_are_the_codes_of_the_images(opened):
     x = traversal.between_images(model, test, between(4, 7), 3, seed=5).x
     noise = torch.rand((1, 1, 8, 8), generator=torch.Generator().manual_seed(5))
     for place, image in ((0, 4), (2, 7)):
-        ((mean, _),) = model.encoder.posterior(test.batch(np.array([image])).x)
-        assert torch.equal(x[place], model.decoder.sample(model.encoder.to_h((mean,)), noise=noise))
+        (posterior,) = model.encoder.posterior(test.batch(np.array([image])).x)
+        h = model.encoder.to_h((posterior.mean,))
+        assert torch.equal(x[place], model.decoder.sample(h, noise=noise))
 
 
 def test_common_noise_changes_nothing_where_the_code_stays(opened):
@@ -80,7 +81,7 @@ def test_top_moves_while_the_bottom_keeps_its_noise(opened):
     head = model.encoder.top_head
     with torch.no_grad():  # so that the top differs between images, in its direction too
         head.weight.mul_(500)
-        (means, _), _ = model.encoder.posterior(test.batch(np.arange(10)).x)
+        means = model.encoder.posterior(test.batch(np.arange(10)).x)[0].mean
         head.bias[:3] -= means.mean(0)
     pairs = Ends(np.arange(5), np.arange(5, 10))
     there = traversal.between_images(model, test, pairs, 3, level="top").x

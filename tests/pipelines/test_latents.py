@@ -67,8 +67,8 @@ def test_codes_are_the_posteriors(vae):
     found = latent_study.encode(model, test, chosen, batch_size=3)
     x = test.batch(chosen).x
     with torch.no_grad():
-        ((mean, std),) = model.encoder.posterior(x)
-    torch.testing.assert_close(found.levels[0], (mean, std))
+        (q,) = model.encoder.posterior(x)
+    torch.testing.assert_close(found.levels[0], (q.mean, q.std))
     assert torch.equal(found.x, x)
     assert found.labels.tolist() == test.labels[chosen].tolist()
     few = found.part(3)

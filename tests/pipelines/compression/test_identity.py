@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-import encoders.gaussian
+import encoders.posterior
 from pipelines.compress import main
-from pipelines.compression import codecs, container, identity
+from pipelines.compression import container, identity
 from pipelines.pixelcnn import PRESETS, Config, build
 from pipelines.runs.load import open_run
 from pipelines.runs.pipeline import main as train
@@ -165,7 +165,7 @@ def test_the_last_bit_of_the_posterior_does_not_matter(train_run, images, tmp_pa
     run_dir = train_run("pixelvae")
     flags = ["--bits-back", "--batch-size=4"]
     file = encode(run_dir, images, tmp_path / "f", *flags)
-    exact = encoders.gaussian.mean_and_std
+    exact = encoders.posterior.mean_and_std
     types = set()
 
     def next_float(part: torch.Tensor) -> torch.Tensor:
@@ -175,7 +175,7 @@ def test_the_last_bit_of_the_posterior_does_not_matter(train_run, images, tmp_pa
     def off(*args):
         return tuple(map(next_float, exact(*args)))
 
-    monkeypatch.setattr(codecs, "mean_and_std", off)
+    monkeypatch.setattr(encoders.posterior, "mean_and_std", off)
     main([str(run_dir), "decode", str(file), str(tmp_path / "x.npy")])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), np.load(images))
     assert types == {torch.float64}
