@@ -163,7 +163,7 @@ def test_a_resumed_result_names_every_command_that_led_to_it(tmp_path, monkeypat
 class Brightness(Encoder):
     """An encoder with no more than what one has to write."""
 
-    kind = "given code"
+    given = "code"
     code_shape = (1,)
 
     def forward(self, x: Tensor | None, y: object = None) -> Code:
