@@ -181,3 +181,21 @@ def test_joint_refuses_what_it_cannot_join():
         joint(None, torch.tensor([0]))
     with pytest.raises(ValueError, match="2 entries, one per encoder, got a tuple of 1"):
         joint(None, (torch.tensor([0]),))
+
+
+def test_an_annotation_takes_the_label_or_caption_that_is_asked_for():
+    label, text = LabelEmbedding(3, 2), TextEncoder(2)
+    assert label.annotation(2, label=1).tolist() == [1, 1]
+    assert text.annotation(2, caption="ab").tolist() == [tokenize(["ab"])[0].tolist()] * 2
+    y = torch.tensor([2, 0])
+    assert label.annotation(2, y, caption="ab") is y
+    joint = Joint(label, MapEncoder(4, (2, 4, 4)), text)
+    ids = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    first, second, third = joint.annotation(2, (y, ids, None), label=1, caption="ab")
+    assert (first.tolist(), third.shape) == ([1, 1], (2, 2))
+    assert second is ids
+    assert joint.parts == (label, *joint.parts[1:2], text)
+    with pytest.raises(ValueError, match=r"expected a label 0\.\.2, got 3"):
+        label.annotation(2, label=3)
+    with pytest.raises(ValueError, match="a caption that says something, got none"):
+        text.annotation(2, caption=" ")

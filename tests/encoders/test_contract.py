@@ -21,6 +21,7 @@ from encoders import (
     Upsample,
     tokenize,
 )
+from tests.encoders.quantizer import Quantizer
 
 SHAPE, LEVELS = (2, 9, 6), 5
 
@@ -156,6 +157,9 @@ CASES = {
         "",
         ((4,), (2, 5, 3)),
     ),
+    "vector quantizer": Case(
+        lambda: Quantizer(SHAPE, num_levels=LEVELS), nothing, (3, 5, 3), "", ((3, 5, 3),)
+    ),
     "label": Case(lambda: LabelEmbedding(3, 6), labels, (6,), "label"),
     "class map": Case(
         lambda: MapEncoder(4, (6, 9, 6), hidden_channels=8), class_map, (6, 9, 6), "map"
@@ -184,6 +188,7 @@ CASES = {
     ),
 }
 LATENT = [name for name, case in CASES.items() if case.latents]
+GAUSSIAN = [name for name in LATENT if name != "vector quantizer"]
 GIVEN = [name for name, case in CASES.items() if not case.latents]
 OF_IMAGE = {"conv vector", "conv map", "deterministic"}
 
@@ -221,7 +226,8 @@ def test_code_has_the_promised_shapes_and_types(name, num):
         assert term.shape == (num,)
         assert term.dtype == torch.float32
     assert tuple(z.shape[1:] for z in code.z) == case.latents
-    assert tuple(kl.shape for kl in code.kl) == tuple((num, math.prod(s)) for s in case.latents)
+    if name in GAUSSIAN:
+        assert tuple(kl.shape for kl in code.kl) == tuple((num, math.prod(s)) for s in case.latents)
     if case.latents:
         assert torch.allclose(code.rate, sum(kl.sum(1) for kl in code.kl), atol=1e-5)
     else:
@@ -240,7 +246,9 @@ def test_noise_alone_decides_the_latents(name):
     with torch.no_grad():
         codes = [encoder(x, y, noise=tuple(level[k] for level in noise)) for k in range(2)]
         for z, posterior, level in zip(codes[0].z, encoder.posterior(x), noise, strict=True):
-            assert torch.allclose(z, posterior.mean + posterior.std * level[0], atol=1e-6)
+            assert torch.allclose(z, posterior.sample(level[0]), atol=1e-6)
+            if posterior.std is not None:
+                assert torch.allclose(z, posterior.mean + posterior.std * level[0], atol=1e-6)
         both = tuple(level.transpose(0, 1).flatten(0, 1) for level in noise)
         drawn = encoder.draws(x, y, num=2, noise=both)
     for k, code in enumerate(codes):
@@ -252,7 +260,8 @@ def test_noise_alone_decides_the_latents(name):
 def test_gradient_reaches_every_named_parameter(name):
     encoder, x, y, _ = build(name)
     code = encoder(x, y)
-    (code.h.square().sum() + code.rate.sum()).backward()
+    loss = code.h.square().sum() + code.rate.sum()
+    (loss if code.auxiliary is None else loss + code.auxiliary.sum()).backward()
     for parameter_name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.abs().sum() > 0, parameter_name
@@ -378,7 +387,7 @@ def test_the_code_is_that_of_the_drawn_latents(name):
     assert torch.equal(encoder.to_h(code.z), code.h)
 
 
-@pytest.mark.parametrize("name", LATENT)
+@pytest.mark.parametrize("name", GAUSSIAN)
 def test_forward_draws_with_the_global_generator(name):
     encoder, x, y, _ = build(name)
     torch.manual_seed(3)
@@ -389,6 +398,36 @@ def test_forward_draws_with_the_global_generator(name):
     for a, b, c in zip(first.z, second.z, again.z, strict=True):
         assert torch.equal(a, c)
         assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_posteriors_agree_with_the_code(name):
+    """Their density and divergence are those of the rate and the importance weight."""
+    encoder, x, y, case = build(name)
+    code = encoder(x, y)
+    posteriors = encoder.posterior(x, y)
+    for posterior, z, kl, shape in zip(posteriors, code.z, code.kl, case.latents, strict=True):
+        assert posterior.sample().shape == posterior.mean.shape == (7, *shape)
+        log_q = posterior.log_prob(z).flatten(1).sum(1)
+        assert log_q.shape == (7,)
+        assert log_q.isfinite().all()
+        drawn = [posterior.sample(generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+        assert torch.equal(*drawn)
+        if name in GAUSSIAN and not posterior.standard_prior:
+            with pytest.raises(TypeError, match="no KL divergence in closed form"):
+                posterior.kl()
+        else:
+            assert torch.allclose(posterior.kl(), kl)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_repr_is_one_line_with_shapes_and_what_is_given(name):
+    encoder, _, _, case = build(name)
+    said = repr(encoder)
+    assert said.startswith(f"{type(encoder).__name__}(")
+    assert "\n" not in said
+    assert f"code_shape={case.code_shape}" in said
+    assert (f"latent_shapes={case.latents}" if case.latents else f"given={case.given!r}") in said
 
 
 @pytest.mark.parametrize("name", LATENT)

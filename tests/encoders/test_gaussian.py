@@ -90,6 +90,18 @@ def test_density_is_exact_where_the_scale_is_tiny():
     assert torch.allclose(log_q.double(), expected, atol=1e-5)
 
 
+def test_a_posterior_that_is_repeated_or_rounded_is_the_same_distribution():
+    params = torch.randn(3, 4, dtype=torch.float64)
+    posterior = GaussianPosterior.of(params, "exp")
+    z = torch.randn(6, 2, dtype=torch.float64)
+    expected = Normal(posterior.mean, posterior.std)
+    repeated = posterior.repeat(2)
+    assert torch.allclose(repeated.log_prob(z)[::2], expected.log_prob(z[::2]))
+    rounded = posterior.in_float32()
+    assert torch.equal(rounded.std, params.float()[:, 2:].exp())
+    assert torch.equal(repeated.in_float32().mean, posterior.mean.float().repeat_interleave(2, 0))
+
+
 def test_unknown_scale_is_refused():
     with pytest.raises(ValueError, match='expected scale "exp" or "softsign", got \'log\''):
         GaussianEncoder(SHAPE, 3, scale="log")  # pyright: ignore[reportArgumentType]

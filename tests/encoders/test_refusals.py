@@ -52,3 +52,23 @@ def test_a_wrong_argument_is_refused(call, message):
         call()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_encoder_must_say_what_its_code_costs():
+    class Mute(Deterministic):
+        given = ""
+
+    mute = Mute(nn.Flatten(), (64,))
+    with pytest.raises(ValueError, match="expected Mute to say what its h costs, got has_latents"):
+        Joint(mute, LabelEmbedding(3, 2))
+
+
+def test_latents_without_a_method_for_them_are_named():
+    class Half(Deterministic):
+        given, has_latents = "", True
+
+    half = Half(nn.Flatten(), (64,))
+    with pytest.raises(TypeError, match="Half has latents, but no method sample_prior"):
+        half.sample_prior(2)
+    with pytest.raises(TypeError, match="Half has no two levels of latents"):
+        half.sample_bottom(torch.zeros(1, 2))

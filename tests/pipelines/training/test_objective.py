@@ -73,6 +73,14 @@ def test_parts_of_a_batch_add_up_to_its_gradient_with_free_bits(terms):
     torch.testing.assert_close(found, list(expected))
 
 
+def test_an_auxiliary_loss_is_added_for_each_image(terms):
+    auxiliary = torch.arange(6.0, dtype=torch.float64)
+    loss = surrogate(terms._replace(auxiliary=auxiliary), (0.5, 0.7))
+    torch.testing.assert_close(loss, surrogate(terms, (0.5, 0.7)) + auxiliary)
+    with pytest.raises(ValueError, match=r"auxiliary loss .* shape \(6,\), got \(\)"):
+        surrogate(terms._replace(auxiliary=auxiliary.mean()), (0.5, 0.7))
+
+
 def test_free_bits_without_the_batch_mean_are_an_error(terms):
     with pytest.raises(ValueError, match="mean rate of each level"):
         surrogate(terms, (1.0, 1.0), free_bits=1.0)
