@@ -1,4 +1,4 @@
-"""Arguments of this package's functions: counts, shapes, and whether values can be looked at."""
+"""Checks of arguments: counts, shapes, and whether a tensor's values can be read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def readable(x: Tensor) -> bool:
-    """Whether the numbers of a tensor can be looked at.
+    """Return whether the values of a tensor can be read.
 
-    Not while a graph is made of what is done with it (compiling, exporting, tracing), within a
-    transform of `torch.func`, or where it only follows shapes (fake and meta tensors).
+    They can't while a graph is recorded (compiling, exporting, tracing), in a transform of
+    `torch.func`, or in a tensor without values (fake and meta tensors).
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() or x.is_meta:
         return False
@@ -26,14 +26,14 @@ def readable(x: Tensor) -> bool:
 
 
 def check_count(value: Any, what: str, least: int = 1) -> int:
-    """Return an integer, also of NumPy's, or raise a ValueError unless it is at least `least`."""
+    """Return an integer (NumPy's too) of at least `least`, or raise a ValueError."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"expected {what} to be an integer of at least {least}, got {value!r}")
     return int(value)
 
 
 def check_shape(value: Any, form: str, lengths: Collection[int] = (3,)) -> tuple[int, ...]:
-    """Return a shape as a tuple, or raise a ValueError unless it is of one of the lengths."""
+    """Return a shape as a tuple if it has one of the lengths, or raise a ValueError."""
     cure = "give integers of at least 1"
     if isinstance(value, Integral):
         cure = f"write ({value},)" if 1 in lengths else "give a tuple of three"

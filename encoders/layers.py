@@ -1,4 +1,4 @@
-"""Networks that encoders share: levels to features, features down to a code, a code up to a map."""
+"""Shared networks of encoders: levels to features, features to a code, a code to a map."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Size = tuple[int, int]
 class LevelInput(nn.Module):
     """Turns levels (B, C, H, W) into floats (B, out_channels, H, W).
 
-    Levels are uint8, or int64 where there are more than 256. They are scaled to [-1, 1], or, with
-    `embedding_dim` E > 0, each is looked up in a learned table of E numbers shared by the channels
+    Levels are uint8, or int64 if there are more than 256. They are scaled to [-1, 1], or, with
+    `embedding_dim` E > 0, embedded as E learned numbers per level, shared by the channels
     (out_channels = C * E).
 
     Raises:
-        ValueError: x has another shape or dtype, or holds a level that is not below `num_levels`.
+        ValueError: x has another shape or dtype, or a level of `num_levels` or more.
 
     Source: the embedding is that of I. Gulrajani et al., "PixelVAE: A Latent Variable Model for
     Natural Images", 2016, https://arxiv.org/abs/1611.05013 (code: EMBED_INPUTS).
@@ -40,8 +40,8 @@ class LevelInput(nn.Module):
         self.embedding = nn.Embedding(num_levels, embedding_dim) if embedding_dim else None
         self.out_channels = image_shape[0] * (embedding_dim or 1)
         if self.embedding is not None:
-            # Cosines over the levels, of as many frequencies as there are: with random vectors
-            # the images would be noise until the table is learned.
+            # Cosines over the levels, one frequency per dimension: with random vectors, images
+            # would look like noise until the embedding is learned.
             levels = torch.arange(num_levels)[:, None] + 0.5
             frequencies = torch.arange(1, min(embedding_dim, num_levels - 1) + 1)
             waves = 2**0.5 * torch.cos(torch.pi / num_levels * frequencies * levels)
@@ -49,7 +49,7 @@ class LevelInput(nn.Module):
                 self.embedding.weight[:, : len(frequencies)] = waves
 
     def forward(self, x: Tensor | None) -> Tensor:
-        """Levels to floats; float32 unless the embedding's table has another type."""
+        """Turn levels into floats: float32, or the dtype of the embedding."""
         x = check_images(x, self.image_shape, self.num_levels)
         if self.embedding is None:
             return 2 * x.float() / (self.num_levels - 1) - 1
@@ -60,7 +60,7 @@ class LevelInput(nn.Module):
 class ResidualBlock(nn.Module):
     """x + conv(relu(norm(conv(relu(norm(x)))))), with a norm that never mixes examples.
 
-    `dilation` spreads the first convolution's taps, for a wider view.
+    `dilation` is that of the first convolution, for a larger receptive field.
     """
 
     def __init__(self, channels: int, dilation: int = 1):
@@ -75,15 +75,15 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same shape."""
+        """Map (B, channels, H, W) to the same shape."""
         return x + self.residual(x)
 
 
 class Features(nn.Module):
     """A convolutional network (B, C, H, W) -> (B, *out_shape) that halves the map between stages.
 
-    Stage i has `channels[i]` channels and `num_blocks` residual blocks; every stage but the first
-    begins with a convolution of stride 2. Odd sides round up, so any size fits.
+    Stage i has `channels[i]` channels and `num_blocks` residual blocks; every stage after the first
+    begins with a convolution of stride 2. Odd sides round up, so any size works.
 
     >>> Features((3, 9, 6), channels=(8, 16)).out_shape
     (16, 5, 3)
@@ -99,7 +99,7 @@ class Features(nn.Module):
             layers.append(nn.Conv2d(width, out, 3, stride=2 if stage else 1, padding=1))
             layers.extend(ResidualBlock(out) for _ in range(num_blocks))
             width, size = out, halve(size) if stage else size
-        # Without the norm a few large steps can push every sum below zero for good: a dead code.
+        # Without the norm, a few large steps can make every ReLU inactive for good: a dead code.
         self.layers = nn.Sequential(*layers, nn.GroupNorm(1, width), nn.ReLU())
         for layer in self.layers.modules():
             if isinstance(layer, nn.Conv2d):
@@ -107,18 +107,18 @@ class Features(nn.Module):
         self.out_shape = (width, *size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of a float map, cast to the type of the weights."""
+        """Compute features of a float map, which is cast to the dtype of the weights."""
         return self.layers(x.to(dtype_of(self)))
 
 
 class Upsample(nn.Module):
     """Turns a latent, (B, K) or (B, K, h, w), into a map (B, *out_shape).
 
-    A vector passes a linear layer to a map of at most 4x4; then every transposed convolution
-    doubles the map and crops what the next size doesn't need (7x7 from 8x8), up to (K', H', W').
+    A linear layer turns a vector into a map of at most 4x4. Then each transposed convolution
+    doubles the map, cropped to the next size (8x8 to 7x7), up to (K', H', W').
 
     Raises:
-        ValueError: `in_shape` is a map whose size isn't reached from out_shape's by halving.
+        ValueError: `in_shape` is a map whose size halving out_shape's doesn't reach.
 
     Source: the upsampling decoder of I. Gulrajani et al., "PixelVAE: A Latent Variable Model for
     Natural Images", 2016, https://arxiv.org/abs/1611.05013.
@@ -157,10 +157,10 @@ class Upsample(nn.Module):
         self.last = nn.Conv2d(hidden_channels, out_shape[0], 3, padding=1)
         keep_variance(self.first[0])
         for layer in (*self.stages, self.last):
-            keep_variance(layer, gain=2)  # half of the variance passed the ReLU before it
+            keep_variance(layer, gain=2)  # the ReLU in front of it passes half of the variance
 
     def forward(self, z: Tensor) -> Tensor:
-        """Latents to a map, cast to the type of the weights."""
+        """Turn latents into a map; they are cast to the dtype of the weights."""
         if tuple(z.shape[1:]) != self.in_shape:
             raise ValueError(f"expected z of shape {batch_of(self.in_shape)}, got {tuple(z.shape)}")
         h = self.first(z.to(self.last.weight.dtype))
@@ -170,10 +170,10 @@ class Upsample(nn.Module):
 
 
 def keep_variance(layer: nn.Module, gain: float = 1.0) -> None:
-    """Initialise a layer so that its output has `gain` times the mean square of its input.
+    """Initialize a layer so that its output has `gain` times the mean square of its input.
 
-    PyTorch's own initial weights, of a transposed convolution above all, shrink what passes: a
-    latent that reaches the pixels at a hundredth of its size is forgotten before it is of use.
+    PyTorch's default weights shrink their input, above all those of a transposed convolution. A
+    latent that reaches the pixels at a hundredth of its size would collapse early in training.
 
     Source: He et al.: Delving Deep into Rectifiers (2015), https://arxiv.org/abs/1502.01852.
     """
@@ -190,12 +190,12 @@ def keep_variance(layer: nn.Module, gain: float = 1.0) -> None:
 
 
 def halve(size: Size) -> Size:
-    """The size after a convolution of stride 2: half, rounded up."""
+    """Return the size after a convolution of stride 2: half, rounded up."""
     return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def pyramid(size: Size, until: Size | None = None) -> list[Size]:
-    """Sizes from `size` down by halving to `until`, or to the first one within 4x4.
+    """Return the sizes from `size` by halving to `until`, or to the first one of at most 4x4.
 
     >>> pyramid((28, 28))
     [(28, 28), (14, 14), (7, 7), (4, 4)]
@@ -213,13 +213,13 @@ def pyramid(size: Size, until: Size | None = None) -> list[Size]:
 
 
 def stage_channels(hidden_channels: int, num_stages: int) -> tuple[int, ...]:
-    """Channels per stage: doubled with each halving, up to four times `hidden_channels`."""
+    """Return channels per stage: each halving doubles them, up to four times `hidden_channels`."""
     return tuple(hidden_channels * min(2**stage, 4) for stage in range(num_stages))
 
 
 def output_shape(module: nn.Module, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one example's output, found by passing zeros."""
-    # A copy in evaluation mode, so that a user's batch normalisation sees nothing of it.
+    """Return the shape of one example's output, found by a forward pass of zeros."""
+    # A copy in evaluation mode, so that a user's batch normalization keeps its statistics.
     module = copy.deepcopy(module).eval()
     zeros = torch.zeros(1, *in_shape, dtype=dtype_of(module), device=device_of(module))
     with torch.no_grad():
