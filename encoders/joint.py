@@ -66,12 +66,18 @@ class Joint(Encoder):
                 f"expected y to be a tuple of {len(self.encoders)} entries, one per encoder, "
                 f"got {got}"
             )
-        parts = [encoder(x, part).h for encoder, part in zip(self.encoders, y, strict=True)]
-        if self.size:
-            parts = [
-                h if h.dim() == 4 else h[:, :, None, None].expand(-1, -1, *self.size) for h in parts
-            ]
-        return fixed_code(torch.cat(parts, dim=1))
+        codes: list[Code] = [
+            encoder(x, entry) for encoder, entry in zip(self.encoders, y, strict=True)
+        ]
+        parts = [self._sized(code.h) for code in codes if code.h is not None]
+        losses = [code.auxiliary for code in codes if code.auxiliary is not None]
+        auxiliary = torch.stack(losses).sum(0) if losses else None
+        return fixed_code(torch.cat(parts, dim=1), auxiliary)
+
+    def _sized(self, h: Tensor) -> Tensor:
+        if h.dim() == 4 or not self.size:
+            return h
+        return h[:, :, None, None].expand(-1, -1, *self.size)
 
     def annotation(
         self,

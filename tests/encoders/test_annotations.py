@@ -15,6 +15,7 @@ from encoders import (
     TextEncoder,
     tokenize,
 )
+from tests.encoders.quantizer import FreeQuantizer
 
 
 def test_labels_pick_their_own_row():
@@ -166,6 +167,15 @@ def test_joint_tiles_a_vector_over_the_map():
     )
     assert torch.equal(h[:, :2], vector[:, :, None, None].expand(1, 2, 6, 7))
     assert torch.equal(h[:, 2:], structure)
+
+
+def test_joint_adds_up_the_auxiliary_losses():
+    free = FreeQuantizer((1, 4, 4), num_levels=4)
+    x = torch.randint(0, 4, (3, 1, 4, 4), dtype=torch.uint8)
+    joint = Joint(free, LabelEmbedding(3, 2), free)
+    code = joint(x, (None, torch.tensor([0, 1, 2]), None))
+    assert torch.allclose(code.auxiliary, 2 * free(x).auxiliary)
+    assert not joint.reads_image
 
 
 def test_joint_refuses_what_it_cannot_join():

@@ -123,6 +123,7 @@ def test_dropped_conditions_leave_an_exact_likelihood(copy_run):
     ("args", "flags", "sentence"),
     [
         (VAE, ["--condition=shuffled"], "given something"),
+        (("autoencoder",), ["--condition=shuffled"], "which encodes the image itself"),
         (("pixelcnn", "--condition=label"), ["--condition=dropped"], "--code-dropout"),
         (VAE, ["--importance-samples=-1"], "--importance-samples of at least 0"),
         (("pixelcnn", "--condition=label"), ["--condition=shuffled", "--limit=1"], "two images"),
