@@ -54,6 +54,7 @@ SPECS = {
     "imagenet64": ImageSpec((3, 64, 64), 256),
     "folder": ImageSpec((3, 64, 64), 256),
     "npz": ImageSpec((1, 16, 16), 256, "none", 4),
+    "mydata:photos": ImageSpec((3, 16, 16), 256, "none", 10),
 }
 
 

@@ -69,13 +69,13 @@ def guarded(
         raise DataError(f"{path} {damaged} ({error or type(error).__name__}): {cure}") from error
 
 
-def check_memory(path: Path, size: int) -> None:
-    """Raise a DataError unless `size` bytes of memory are free for the arrays of this file."""
+def check_memory(name: str, size: int) -> None:
+    """Raise a DataError unless `size` bytes of memory are free for these arrays."""
     free = free_memory()
     if size > free:
         raise DataError(
-            f"{path} unpacks to {size / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB of memory are "
-            f"free: {_MAPPED}"
+            f"{name} need {size / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free: "
+            f"{_MAPPED}"
         )
 
 
@@ -127,7 +127,9 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             name = info.filename.removesuffix(".npy")
             if name != info.filename and (not names or name in names):
                 members[name] = info
-        check_memory(path, sum(_unpacked(archive, *member) for member in members.items()))
+        check_memory(
+            f"the arrays of {path}", sum(_unpacked(archive, *member) for member in members.items())
+        )
         arrays = {}
         for name, info in members.items():
             with archive.open(info) as file:
@@ -167,7 +169,7 @@ def _map_npy(path: Path) -> np.ndarray:
     return values.reshape(header.shape, order="F" if header.fortran else "C")
 
 
-def whole_numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+def whole_numbers(path: Path | str, name: str, values: np.ndarray) -> np.ndarray:
     """Return integers as they are, and floats as int64 where every one is a whole number.
 
     Raises:
@@ -195,7 +197,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    check_memory(path, path.stat().st_size)
+    check_memory(f"the arrays of {path}", path.stat().st_size)
     with open(path, "rb") as file:
         found = _ArrayUnpickler(file).load()
     if not isinstance(found, dict) or not all(isinstance(one, _Array) for one in found.values()):

@@ -134,7 +134,7 @@ def _from_arrays(
         labels = arrays.get(f"{name}_labels")
         if labels is not None:
             labels = whole_numbers(path, f"{name}_labels", labels).reshape(-1)
-        splits[name] = RawSplit(channels_first(path, name, images), labels)
+        splits[name] = RawSplit(channels_first(f"{path}: '{name}'", images), labels)
     default = color_levels if splits["train"].pixels.shape[1] == 3 else 256
     return Raw(splits, num_levels=_num_levels(config, path, found, default, carried))
 
@@ -166,7 +166,7 @@ def _num_levels(
     return levels
 
 
-def channels_first(path: Path, name: str, images: np.ndarray) -> np.ndarray:
+def channels_first(name: str, images: np.ndarray) -> np.ndarray:
     """Images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W), C being 1 or 3.
 
     Raises:
@@ -176,7 +176,7 @@ def channels_first(path: Path, name: str, images: np.ndarray) -> np.ndarray:
         images = images.view(np.uint8)
     if images.dtype.kind not in "iu" or images.ndim not in (3, 4):
         raise DataError(
-            f"{path}: '{name}' is {images.dtype} {images.shape}, expected uint8 or other integers "
+            f"{name} is {images.dtype} {images.shape}, expected uint8 or other integers "
             "(N, H, W), (N, C, H, W) or (N, H, W, C): convert it to levels first"
         )
     if images.ndim == 3:
@@ -185,4 +185,4 @@ def channels_first(path: Path, name: str, images: np.ndarray) -> np.ndarray:
         return images
     if images.shape[3] in (1, 3):
         return np.moveaxis(images, 3, 1)
-    raise DataError(f"{path}: '{name}' {images.shape} has neither 1 nor 3 channels: convert it")
+    raise DataError(f"{name} {images.shape} has neither 1 nor 3 channels: convert it")

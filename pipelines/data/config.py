@@ -6,6 +6,7 @@ Imports neither NumPy nor PyTorch, so that a command reads its flags before it l
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -42,6 +43,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "berkeley": _ARRAYS,
 }
 DATA_NAMES = tuple(OPTIONS)
+_OWN = re.compile(r"\w+(\.\w+)*:\w+")  # package.module:function
 
 Condition = Literal[
     "none",
@@ -57,7 +59,8 @@ Condition = Literal[
 
 _DATA_HELP = (
     f"Data set: {', '.join(DATA_NAMES)}. Digits and shapes are built in, the others are read from "
-    "--data-dir."
+    "--data-dir. package.module:function is your own function, which returns Splits, or a dict of "
+    "split names to Images, torch data sets or arrays."
 )
 
 
@@ -110,7 +113,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_data_name(self.data)
-        for option in sorted(_SPECIAL - OPTIONS[self.data]):
+        for option in sorted(_SPECIAL - OPTIONS.get(self.data, _ARRAYS)):
             if getattr(self, option):
                 flag = option.replace("_", "-")
                 raise UserError(f"--{flag} does not apply to {self.data}: leave it out")
@@ -121,9 +124,11 @@ class DataConfig:
 
 
 def check_data_name(name: str) -> None:
-    """Raise a UserError unless there is a data set of this name."""
-    if name in OPTIONS:
+    """Raise a UserError unless a data set, or a function of the user's own, can have this name."""
+    if name in OPTIONS or _OWN.fullmatch(name):
         return
+    if ":" in name:
+        raise UserError(f"--data {name}: expected package.module:function for your own data")
     close = difflib.get_close_matches(name, DATA_NAMES, n=1)
     guess = f", did you mean {close[0]}?" if close else ":"
     choose = "Choose" if close else "choose"

@@ -12,6 +12,8 @@ from pipelines.data.listing import Listing
 from pipelines.data.raw import DataError
 from pipelines.runtime.messages import warn
 
+MOST_CLASSES = 1 << 16  # more need as many images: sparse ids would ask for terabytes
+
 
 class Labels(NamedTuple):
     """The labels of all splits of a data set."""

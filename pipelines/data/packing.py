@@ -11,7 +11,6 @@ disk: an interrupted packing goes on from it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import sys
@@ -20,12 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from pipelines.data import subset
+from pipelines.data import fingerprint, subset
 from pipelines.data.array_files import map_npy
 from pipelines.data.image_files import Rules
-from pipelines.data.listing import CHUNK, DamagedError, Listing
+from pipelines.data.listing import DamagedError, Listing
 from pipelines.data.part import Part
 from pipelines.data.raw import DataError
 from pipelines.data.subset import Rows
@@ -191,32 +189,9 @@ def _pack(
     kept = np.delete(np.arange(listing.count), [one.row for one in damaged])
     pixels = subset.take(map_npy(part.path), kept)
     sidecar = {"count": len(pixels), "shape": pixels.shape[1:], **about}
-    part.finish(pixels, sidecar | {"fingerprint": fingerprint(pixels), "damaged": damaged})
-
-
-def fingerprint(
-    pixels: np.ndarray | Rows,
-    dtype: DTypeLike = np.uint8,
-    *,
-    small: int = 1 << 26,
-    sample: int = 2048,
-) -> str:
-    """A hash of shape and levels: of all images up to 64 MiB, else of a fixed stride of them.
-
-    Args:
-        pixels: (N, C, H, W), integers of any type.
-        dtype: the levels are hashed as this type.
-        small: hash the levels of all images up to this size.
-        sample: else those of this many images.
-    """
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    rows = np.arange(len(pixels))
-    if pixels.size > small and len(pixels) > sample:
-        rows = np.linspace(0, len(pixels) - 1, sample).astype(np.int64)
-    for start in range(0, len(rows), CHUNK):
-        levels = np.ascontiguousarray(pixels[rows[start : start + CHUNK]], dtype=dtype)
-        digest.update(levels.data)
-    return digest.hexdigest()
+    part.finish(
+        pixels, sidecar | {"fingerprint": fingerprint.of_pixels(pixels), "damaged": damaged}
+    )
 
 
 def _read_sidecar(whole: Path) -> dict[str, Any]:

@@ -8,20 +8,18 @@ the training.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from encoders.text import tokenize
-from pipelines.data import packing, subset
+from pipelines.data import fingerprint, subset
 from pipelines.data.config import DataConfig
 from pipelines.data.images import Images
+from pipelines.data.labels import MOST_CLASSES
 from pipelines.data.raw import DataError, Raw, RawSplit
 from pipelines.data.subset import Rows
 from pipelines.runtime.messages import warn
 
 _BLOCK = 4096  # images whose levels are looked at together
-MOST_CLASSES = 1 << 16  # more need as many images: sparse ids would ask for terabytes
 
 
 def prepare(config: DataConfig, raw: Raw) -> dict[str, Images]:
@@ -70,7 +68,6 @@ def _images(config: DataConfig, raw: Raw, name: str, split: RawSplit, variant: s
     channels, height, width = pixels.shape[1:]
     gray = config.gray and channels == 3
     shape = (1 if gray else channels, height + 2 * config.pad, width + 2 * config.pad)
-    options = (num_levels, config.binarize, gray, config.pad, raw.variant)
     parts = [] if config.condition == "none" else config.condition.split("+")
     annotations = {part: _annotation(config, split, part, raw) for part in parts}
     if "keypoints" in annotations:
@@ -84,7 +81,16 @@ def _images(config: DataConfig, raw: Raw, name: str, split: RawSplit, variant: s
         is_subset=raw.variant.startswith("subset") or len(pixels) < split.count,
         num_levels=num_levels,
         image_shape=shape,
-        fingerprint=_fingerprint(pixels, raw.num_levels, split.labels, options),
+        fingerprint=fingerprint.of_split(
+            pixels,
+            raw.num_levels,
+            split.labels,
+            num_levels=num_levels,
+            binarize=config.binarize,
+            gray=gray,
+            pad=config.pad,
+            variant=raw.variant,
+        ),
         binarize=config.binarize,
         condition=config.condition,
         labels=split.labels,
@@ -126,15 +132,6 @@ def _num_levels(config: DataConfig, native: int) -> int:
             f"--levels {config.levels}: {config.data} has {native} levels, choose 2 to {native}"
         )
     return config.levels or native
-
-
-def _fingerprint(
-    pixels: np.ndarray | Rows, native: int, labels: np.ndarray | None, options: tuple
-) -> str:
-    digest = hashlib.sha256(repr(options).encode())
-    digest.update(packing.fingerprint(pixels, np.uint8 if native <= 256 else "<u2").encode())
-    digest.update(b"" if labels is None else labels.tobytes())
-    return digest.hexdigest()[:32]
 
 
 # ---- checks ------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ A new data set is a reader, a row in `DATA_SETS`, and one in `pipelines.data.con
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipelines.data import arrays, layouts, noise, sources
 from pipelines.data.config import DataConfig
-from pipelines.data.images import Batch, Images, to_display
+from pipelines.data.images import Batch, Images, Splits, to_display
+from pipelines.data.own import own
 from pipelines.data.prepare import prepare
 from pipelines.data.raw import DataError, Raw
 
@@ -26,17 +27,10 @@ __all__ = [
     "Images",
     "Splits",
     "load",
+    "load_data",
     "order",
     "to_display",
 ]
-
-
-class Splits(NamedTuple):
-    """The splits of one data set; `test` is the one that results are scored on."""
-
-    train: Images
-    test: Images
-    valid: Images | None = None
 
 
 DATA_SETS: dict[str, Callable[[DataConfig], Raw]] = {
@@ -77,7 +71,7 @@ def load(config: DataConfig) -> Splits:
         'subset: 100 of 1,437 train / 100 of 360 test, drawn with seed 0, stratified by label'
     """
     try:
-        images = prepare(config, DATA_SETS[config.data](config))
+        images = prepare(config, DATA_SETS.get(config.data, own)(config))
     except OSError as error:
         raise DataError(
             f"{error.filename or config.data_dir} cannot be read or written "
@@ -87,6 +81,19 @@ def load(config: DataConfig) -> Splits:
     return Splits(
         images["train"], images[scored], images.get("valid") if scored == "test" else None
     )
+
+
+def load_data(data: str = "digits", **options: Any) -> Splits:
+    """Read a data set by its name, with the options of `DataConfig`.
+
+    Raises:
+        UserError: there is no such data set, or it can't be read as the options say
+
+    Example:
+        >>> load_data("digits", binarize="threshold", limit=100).train.num_levels
+        2
+    """
+    return load(DataConfig(data, **options))
 
 
 def order(seed: int, epoch: int, n: int) -> np.ndarray:

@@ -140,7 +140,7 @@ def _parse_idx(path: Path) -> np.ndarray:
         if zero != 0 or kind != 8:
             raise ValueError("it is not an idx file of bytes")
         shape = tuple(np.frombuffer(file.read(4 * ndim), dtype=">u4", count=ndim).tolist())
-        check_memory(path, math.prod(shape))
+        check_memory(f"the images of {path}", math.prod(shape))
         data = file.read(math.prod(shape) + 1)
     if len(data) != math.prod(shape):
         raise ValueError(f"it does not hold {' x '.join(map(str, shape))} values")

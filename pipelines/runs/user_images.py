@@ -167,7 +167,7 @@ def _array(path: Path, source: Source, num_levels: int) -> tuple[np.ndarray, int
     if asked and carried not in (None, asked):
         raise UserError(f"{path} has {carried} levels, it says, but --native-levels is {asked}")
     native = asked or carried or num_levels
-    pixels = channels_first(path, path.stem, array)
+    pixels = channels_first(str(path), array)
     if pixels.dtype.kind == "i" and len(pixels) and (low := int(pixels.min())) < 0:
         raise UserError(f"{path} has level {low}: levels count from 0, renumber them")
     if len(pixels) and (top := int(pixels.max())) >= native:

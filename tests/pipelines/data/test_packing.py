@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import decoding, packing, part
+from pipelines.data import decoding, fingerprint, packing, part
 from pipelines.data.cache import cache_folder
 from pipelines.data.decoding import Rules
 from pipelines.data.listing import list_batches, list_folder
@@ -63,7 +63,7 @@ def test_the_sidecar_describes_the_array(tmp_path: Path):
     assert sidecar["shape"] == [3, SIDE, SIDE]
     assert sidecar["variant"] == "new"
     assert sidecar["source"] == str(tmp_path / "images")
-    assert sidecar["fingerprint"] == packing.fingerprint(packed.pixels)
+    assert sidecar["fingerprint"] == fingerprint.of_pixels(packed.pixels)
     assert np.load(path.with_suffix(".npy"), allow_pickle=False).shape == (5, 3, SIDE, SIDE)
 
 
@@ -360,12 +360,12 @@ def test_the_fingerprint_samples_large_arrays_and_reads_small_ones_whole():
     pixels = np.zeros((100, 1, 4, 4), dtype=np.uint8)
     changed = pixels.copy()
     changed[37] = 1
-    assert packing.fingerprint(pixels) != packing.fingerprint(changed)
-    assert packing.fingerprint(pixels) != packing.fingerprint(pixels[:99])
-    sampled = packing.fingerprint(pixels, small=10, sample=5)
-    assert sampled == packing.fingerprint(changed, small=10, sample=5)
+    assert fingerprint.of_pixels(pixels) != fingerprint.of_pixels(changed)
+    assert fingerprint.of_pixels(pixels) != fingerprint.of_pixels(pixels[:99])
+    sampled = fingerprint.of_pixels(pixels, small=10, sample=5)
+    assert sampled == fingerprint.of_pixels(changed, small=10, sample=5)
     changed[99] = 1
-    assert sampled != packing.fingerprint(changed, small=10, sample=5)
+    assert sampled != fingerprint.of_pixels(changed, small=10, sample=5)
 
 
 def test_parquet_holds_encoded_files_or_nested_lists(tmp_path: Path):
