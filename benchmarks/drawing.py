@@ -15,7 +15,8 @@ import time
 import torch
 import tyro
 
-from decoders.likelihoods import Discrete, DiscretizedLogisticMixture
+from decoders import DiscretizedLogisticMixture
+from decoders.likelihoods import Discrete
 
 CASES = {"8 images of 64×64": (8, (64, 64), 3), "one pixel of 64 images": (64, (), 50)}
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders.arguments import shown
-from decoders.base import Decoder, FactorizedDecoder, factorized
+from decoders.base import Decoder
+from decoders.factorized import FactorizedDecoder, factorized
 from decoders.heads import PixelEmbedding
 from decoders.likelihoods import Discrete, Likelihood
 from decoders.scan import check_defined

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from decoders.arguments import NonFiniteError, check_finite
-from decoders.base import Decoder, ShowRows, factorized
+from decoders.base import Decoder, ShowRows
+from decoders.factorized import factorized
 from decoders.likelihoods import Discrete
 from decoders.scan import Chooser, evaluating, run
 

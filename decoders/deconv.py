@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders.arguments import check_count
-from decoders.base import FactorizedDecoder, resolve_likelihood
-from decoders.likelihoods import Likelihood
+from decoders.factorized import FactorizedDecoder
+from decoders.likelihoods import Likelihood, resolve_likelihood
 
 
 class DeconvDecoder(FactorizedDecoder):

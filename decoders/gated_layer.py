@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from decoders.channel_groups import MaskType, group_ids
 from decoders.conditioning import Conditioning
-from decoders.layers import AboveConv2d, LeftConv2d, MaskType, PixelLinear, gate, group_ids
+from decoders.layers import AboveConv2d, LeftConv2d, PixelLinear, gate
 
 
 class GatedLayer(nn.Module):

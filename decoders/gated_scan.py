@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from decoders.caches import LeftWindow, RowCache, RowConv
+from decoders.channel_groups import group_bounds
 from decoders.gated_layer import GatedLayer
-from decoders.layers import group_bounds
 from decoders.network_scan import TrunkScan
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from decoders.arguments import check_count
+from decoders.channel_groups import group_bounds, group_ids
 from decoders.conditioning import Conditioning
-from decoders.layers import PixelLinear, group_bounds, group_ids
+from decoders.layers import PixelLinear
 from decoders.likelihoods import Likelihood
 
 ColorOrder = Literal["auto", "groups", "head", "independent"]

@@ -10,10 +10,10 @@ from torch.nn.utils import parametrizations
 
 from decoders.arguments import check_count
 from decoders.attached import structure
-from decoders.base import FactorizedDecoder, resolve_likelihood
 from decoders.conditioning import Resize, channels_last, check_resize, fit_map
+from decoders.factorized import FactorizedDecoder
 from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
-from decoders.likelihoods import Likelihood
+from decoders.likelihoods import Likelihood, resolve_likelihood
 
 
 class PixelNetwork(FactorizedDecoder):

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from decoders.arguments import check_count
 from decoders.caches import LeftWindow, RowCache
+from decoders.channel_groups import MaskType, group_ids
 from decoders.conditioning import Conditioning
 from decoders.layers import (
     AboveConv2d,
     LeftConv2d,
-    MaskType,
     PixelLinear,
     PixelNorm,
     gate,
-    group_ids,
 )
 from decoders.network_scan import NetworkScan, TrunkScan
 from decoders.pixel_network import PixelNetwork

@@ -10,7 +10,6 @@ What the scans of convolutional networks are made of is in `decoders.caches`.
 from __future__ import annotations
 
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from decoders.arguments import NonFiniteError
 from decoders.likelihoods import Likelihood, widest_float
+from decoders.recording import can_record, recorded
 
 
 class Scan(ABC):
@@ -226,14 +226,14 @@ def run(
 
     keeps_rows = type(scan).row is not Scan.row
     period = scan.row_period if record and choose.rows_alike and keeps_rows else 0
-    recorded: list[Callable[[int], None]] = []
+    replays: list[Callable[[int], None]] = []
     rows = []
     for row in (progress or iter)(range(height)):
         scan.begin_row(row)
         choose.begin_row(row)
-        if len(recorded) < period <= row and _records(pixels[0].device):
-            recorded.append(_recorded(one_row, row))
-        (recorded[row % period] if recorded else one_row)(row)
+        if len(replays) < period <= row and can_record(pixels[0].device):
+            replays.append(recorded(one_row, row))
+        (replays[row % period] if replays else one_row)(row)
         if (whole := scan.row(row)) is not None:
             check_defined(choose.defined(whole), row)
         rows.append(torch.stack(pixels))
@@ -257,38 +257,6 @@ def check_defined(defined: Tensor, row: int | None = None) -> None:
             f"expected finite parameters of the decoder, got NaN or infinity{where}: its weights "
             "have diverged, so use those of an earlier checkpoint"
         )
-
-
-def _records(device: torch.device) -> bool:
-    """Whether operations on a device can be recorded as a CUDA graph now."""
-    return (
-        device.type == "cuda"
-        and torch.cuda.is_available()
-        and not torch.cuda.is_current_stream_capturing()
-    )
-
-
-def _recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
-    """One row's work recorded as a CUDA graph, to be replayed for any row like it.
-
-    A step is dozens of operations of microseconds each: launched one by one they leave a GPU idle
-    most of the time. Recording runs nothing. Where it fails, the steps are launched as before.
-    """
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            step(row)
-    except RuntimeError as error:
-        # A recording that broke off leaves the random generators waiting for one that ends well.
-        with torch.cuda.graph(torch.cuda.CUDAGraph()):
-            torch.zeros(1, device="cuda")
-        warnings.warn(
-            f"the scan could not be recorded as a CUDA graph ({str(error).splitlines()[0]}): "
-            "sampling takes longer, and gives the same images",
-            stacklevel=2,
-        )
-        return step
-    return lambda _: graph.replay()
 
 
 _lock = threading.Lock()

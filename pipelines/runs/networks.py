@@ -8,8 +8,16 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
-from decoders.likelihoods import Categorical, DiscretizedLogisticMixture, Likelihood
+from decoders import (
+    Categorical,
+    Decoder,
+    DeconvDecoder,
+    DiscretizedLogisticMixture,
+    GatedPixelCNN,
+    PixelCNN,
+    PixelCNNPlusPlus,
+)
+from decoders.likelihoods import Likelihood
 from encoders import Joint, LabelEmbedding, MapEncoder, TextEncoder
 from encoders.base import Encoder
 from pipelines.data.sets import DataError, Images

@@ -145,6 +145,18 @@ def test_a_map_reaches_the_pixels_at_its_place(network, inputs):
     assert moved[:, half:].all()
 
 
+def test_its_repr_begins_with_what_it_is(decoder):
+    words = " ".join(repr(decoder).split())
+    assert (
+        words.removeprefix(f"{type(decoder).__name__}(")
+        .strip()
+        .startswith(
+            f"image_shape=(3, 5, 6), num_levels=4, cond_shape={decoder.cond_shape}, "
+            "likelihood=Categorical(num_levels=4)"
+        )
+    )
+
+
 def test_without_conditioning_nothing_is_built_for_it(network):
     assert not any("cond" in name for name, _ in network(SHAPE, num_levels=4).named_parameters())
 

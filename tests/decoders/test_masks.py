@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNN, check_causality
-from decoders.layers import GroupMask, PixelLinear, group_ids
+from decoders.channel_groups import GroupMask, group_ids
+from decoders.layers import PixelLinear
 
 SHAPE = (3, 2, 3)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decoders import FactorizedDecoder
+from decoders import DeconvDecoder, FactorizedDecoder
 from decoders import scan as scans
 
 SHAPE = (2, 9, 2)  # of more rows than any scan's period
@@ -43,7 +43,7 @@ class Recording(TorchDispatchMode):
 
 
 def recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
-    """As `scans._recorded`; but a graph does not run what it records, and this has to."""
+    """As `recording.recorded`; but a graph does not run what it records, and this has to."""
     with Recording() as recording:
         step(row)
     return lambda current: None if current == row else recording.replay()
@@ -62,15 +62,25 @@ def test_replayed_rows_draw_what_each_row_would(network, colors, cond_shape, inp
     known = x, torch.rand(2, *SHAPE) < 0.3
     draw = scans.Draw(decoder.likelihood, torch.rand(2, *SHAPE), known=known)
     expected = sample(decoder, h, draw, record=False)
-    monkeypatch.setattr(scans, "_records", lambda device: True)
-    monkeypatch.setattr(scans, "_recorded", recorded)
+    monkeypatch.setattr(scans, "can_record", lambda device: True)
+    monkeypatch.setattr(scans, "recorded", recorded)
+    assert torch.equal(sample(decoder, h, draw, record=True), expected)
+
+
+def test_replayed_rows_of_independent_pixels_draw_the_same(inputs, monkeypatch):
+    decoder = DeconvDecoder(SHAPE, num_levels=5, cond_shape=(3,), hidden_channels=4).eval()
+    h = inputs(decoder, 2)[1]
+    draw = scans.Draw(decoder.likelihood, torch.rand(2, *SHAPE))
+    expected = sample(decoder, h, draw, record=False)
+    monkeypatch.setattr(scans, "can_record", lambda device: True)
+    monkeypatch.setattr(scans, "recorded", recorded)
     assert torch.equal(sample(decoder, h, draw, record=True), expected)
 
 
 def test_a_scan_whose_rows_differ_is_not_recorded(network, inputs, monkeypatch):
     """The plain scan picks its row out of the whole image by a Python number."""
     decoder = network(SHAPE, num_levels=4).eval()
-    monkeypatch.setattr(scans, "_records", lambda device: pytest.fail("recorded"))
+    monkeypatch.setattr(scans, "can_record", lambda device: pytest.fail("recorded"))
     with torch.inference_mode():
         draw = scans.Draw(decoder.likelihood, torch.rand(2, *SHAPE))
         scans.run(scans.PlainScan(decoder, None, 2), draw, SHAPE, 2, torch.uint8)
