@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eval.mode import scoring
     from eval.nll import evaluate
     from eval.probes import Split, embed, embedding_figure, probe
-    from eval.quality import Neighbours, frechet_distance, nearest_neighbours
+    from eval.quality import Neighbors, frechet_distance, nearest_neighbors
     from eval.result_files import read_result, read_scores, write_result
     from eval.results import Estimate, Probe, Result
     from eval.scores import Evaluation, Score, bits_per_dim
@@ -44,7 +44,7 @@ _NAMES = {
     "mode": ("scoring",),
     "nll": ("evaluate",),
     "probes": ("Split", "embed", "embedding_figure", "probe"),
-    "quality": ("Neighbours", "frechet_distance", "nearest_neighbours"),
+    "quality": ("Neighbors", "frechet_distance", "nearest_neighbors"),
     "result_files": ("read_result", "read_scores", "write_result"),
     "results": ("Estimate", "Probe", "Result"),
     "scores": ("Evaluation", "Score", "bits_per_dim"),
@@ -58,7 +58,7 @@ __all__ = [
     "Latents",
     "Level",
     "MutualInformation",
-    "Neighbours",
+    "Neighbors",
     "NonFiniteScoreError",
     "Probe",
     "Result",
@@ -79,7 +79,7 @@ __all__ = [
     "importance_weighted",
     "lerp",
     "mutual_information",
-    "nearest_neighbours",
+    "nearest_neighbors",
     "path",
     "probe",
     "read_result",

@@ -87,7 +87,7 @@ class Smoothness(NamedTuple):
     Attributes:
         steps: (T - 1,) mean absolute change of a sub-pixel at each step, over pixels and pairs.
         mean: the mean of `steps`.
-        normalised: `mean` as a share of the widest possible change, num_levels - 1.
+        normalized: `mean` as a share of the widest possible change, num_levels - 1.
         largest: the biggest step as a multiple of the mean: 1 is even, T - 1 is one jump.
         detour: path length over the change from end to end: 1 where no pixel turns back; None
             where the ends decode to the same picture.
@@ -95,7 +95,7 @@ class Smoothness(NamedTuple):
 
     steps: tuple[float, ...]
     mean: float
-    normalised: float
+    normalized: float
     largest: float
     detour: float | None
 
@@ -105,7 +105,7 @@ def smoothness(images: Tensor, num_levels: int) -> Smoothness:
 
     >>> ramp = torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1, 1, 1)
     >>> smoothness(ramp, num_levels=3)
-    Smoothness(steps=(1.0, 1.0), mean=1.0, normalised=0.5, largest=1.0, detour=1.0)
+    Smoothness(steps=(1.0, 1.0), mean=1.0, normalized=0.5, largest=1.0, detour=1.0)
     """
     if images.dim() != 5 or len(images) < 2 or images.dtype not in (torch.uint8, torch.int64):
         raise ValueError(

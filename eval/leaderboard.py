@@ -1,7 +1,7 @@
-"""Leaderboards of comparable results: `python -m eval.leaderboard RUNS_OR_RESULTS …`.
+"""Rank results next to the literature's, comparing only what can be compared.
 
-Rows come from run directories and result files, and from the literature. The exit code is 0 when
-every file went in, 1 when some were left out (each is named on stderr), 2 when there is no table.
+Rows come from run directories, result files and the literature. The exit code is 0 if every file
+was read, 1 if some were left out (each is named on stderr), 2 if there is no table.
 """
 
 from __future__ import annotations
@@ -14,33 +14,34 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eval.command import run
 from eval.discovery import check_output, discover, report_problems
 from eval.errors import ResultError
 from eval.files import at_home, emit, write_whole
 from eval.ranking import Table, tables
 from eval.tables import to_csv, to_json, to_markdown
-from eval.text import exit_code
 
 MARKS = ("<!-- leaderboard -->", "<!-- /leaderboard -->")  # of `--into`
 
 
 @dataclass(frozen=True)
 class Config:
-    """Rank results beside the literature's, comparing only what can be compared."""
+    """Flags of `python -m eval.leaderboard`."""
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Run directories, result files, or folders of either; none: the literature alone."""
+    paths: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[RUN ...]")
+    ] = ()
+    """Run directories, result files, or folders of either (none: the literature alone)."""
     data: str = ""
-    """Only this data set (mnist takes in its static binarisation)."""
+    """Data set to show, mnist with its static binarization (default: those of the runs)."""
     format: Literal["md", "html", "csv", "json"] = "md"
-    """Markdown, one self-contained HTML page, CSV, or JSON."""
+    """Output format: Markdown, a self-contained HTML page, CSV, or JSON."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write to this file instead of the terminal."""
+    """File to write (default: the terminal)."""
     into: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md")] = None
-    """Write into this Markdown file, between its lines <!-- leaderboard --> and
-    <!-- /leaderboard -->; the rest of it stays, byte for byte."""
+    """Markdown file to update between its lines <!-- leaderboard --> and <!-- /leaderboard -->."""
     published: bool = True
-    """Show the literature's results too."""
+    """Published results from the literature, in the tables."""
 
 
 def render(boards: Sequence[Table], format: str) -> str:
@@ -93,9 +94,8 @@ def rank(config: Config) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    prog = "python -m eval.leaderboard"
-    return exit_code(lambda: rank(tyro.cli(Config, prog=prog, args=argv)))
+    """Run the command; return its exit code."""
+    return run(Config, rank, "leaderboard", __doc__ or "", argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures of a report as inline SVG that takes on the page's text colour, in light and dark."""
+"""Figures of a report as inline SVG that takes on the page's text color, in light and dark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from eval.text import visible
 
-# Stands in for the text colour of the page, and is replaced by `currentColor` in the SVG.
+# Stands in for the text color of the page, and is replaced by `currentColor` in the SVG.
 INK = "#010203"
 STYLE: Any = {
     "text.color": INK,
@@ -29,7 +29,7 @@ STYLE: Any = {
     "font.size": 9,
     "legend.frameon": False,
 }
-COLOURS = {"train": "#8a8a8a", "valid": "#2f7ed8", "test": "#d9822b"}
+COLORS = {"train": "#8a8a8a", "valid": "#2f7ed8", "test": "#d9822b"}
 _salts = itertools.count()
 MOST_POINTS = 400
 LARGEST = 1e30  # of a number that an axis can show
@@ -61,7 +61,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], across: str) -> Figure | None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.9, 2.6), layout="constrained")
         axes = figure.subplots()
-        for split, colour in COLOURS.items():
+        for split, color in COLORS.items():
             points = [
                 (float(m[across]), float(m["bits_per_dim"]))
                 for m in metrics
@@ -69,7 +69,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], across: str) -> Figure | None:
             ]
             if points:
                 mark = "o" if len(points) < 30 else None
-                style = {"color": colour, "label": split, "marker": mark, "markersize": 3}
+                style = {"color": color, "label": split, "marker": mark, "markersize": 3}
                 axes.plot(*zip(*_thin(points), strict=True), linewidth=1.3, **style)
         if not axes.lines:
             return None

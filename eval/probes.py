@@ -36,10 +36,10 @@ def _flat(values: Any) -> np.ndarray:
     return array.reshape(len(array), -1)
 
 
-def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
-    """Fit logistic regression and nearest neighbours on codes, pixels, and PCA of the code's size.
+def probe(train: Split, test: Split, *, neighbors: int = 5) -> list[Probe]:
+    """Fit logistic regression and nearest neighbors on codes, pixels, and PCA of the code's size.
 
-    Every classifier sees standardised features of `train` and is scored on all of `test`.
+    Every classifier sees standardized features of `train` and is scored on all of `test`.
     `pca` is left out where the code is as large as the image or the training set, and where all
     training images are equal.
     """
@@ -47,9 +47,9 @@ def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
         sizes = {len(part) for part in split}
         if len(sizes) != 1:
             raise ValueError(f"{name} codes, pixels and labels differ in number: {sorted(sizes)}")
-    if len(train.labels) < neighbours or len(np.unique(train.labels)) < 2:
+    if len(train.labels) < neighbors or len(np.unique(train.labels)) < 2:
         raise ValueError(
-            f"a probe needs two classes and at least {neighbours} training images, got "
+            f"a probe needs two classes and at least {neighbors} training images, got "
             f"{len(np.unique(train.labels))} and {len(train.labels)}"
         )
     codes = _flat(train.codes), _flat(test.codes)
@@ -62,7 +62,7 @@ def probe(train: Split, test: Split, *, neighbours: int = 5) -> list[Probe]:
     for name, (fit, score) in features.items():
         classifiers = {
             "logistic regression": LogisticRegression(max_iter=2000),
-            "nearest neighbours": KNeighborsClassifier(neighbours),
+            "nearest neighbors": KNeighborsClassifier(neighbors),
         }
         for kind, classifier in classifiers.items():
             model = make_pipeline(StandardScaler(), classifier).fit(fit, train.labels)
@@ -118,7 +118,7 @@ def _scaled(flat: np.ndarray) -> np.ndarray:
 
 
 def embedding_figure(points: np.ndarray, labels: Any = None, title: str = "") -> Figure:
-    """Draw points (N, 2), coloured by label where there are any; save it with `.savefig(path)`."""
+    """Draw points (N, 2), colored by label where there are any; save it with `.savefig(path)`."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     if labels is None:

@@ -47,8 +47,8 @@ def frechet_distance(a: Any, b: Any) -> float:
 
 
 def _covariance(features: np.ndarray) -> np.ndarray:
-    centred = features - features.mean(0)
-    return centred.T @ centred / (len(features) - 1)
+    centered = features - features.mean(0)
+    return centered.T @ centered / (len(features) - 1)
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def _root(matrix: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """Of each sample the nearest training images.
 
     Attributes:
@@ -68,7 +68,7 @@ class Neighbours(NamedTuple):
     distance: np.ndarray
 
 
-def nearest_neighbours(samples: Any, train: Any, k: int = 1, *, chunk: int = 4096) -> Neighbours:
+def nearest_neighbors(samples: Any, train: Any, k: int = 1, *, chunk: int = 4096) -> Neighbors:
     """Find each sample's nearest training images, to see whether it is a copy of one.
 
     Held against the same distances of test images: samples that lie nearer to the training set
@@ -77,10 +77,10 @@ def nearest_neighbours(samples: Any, train: Any, k: int = 1, *, chunk: int = 409
     Args:
         samples: (N, C, H, W) uint8 levels.
         train: (M, C, H, W) uint8 levels, in memory or memory-mapped.
-        k: how many neighbours.
+        k: how many neighbors.
         chunk: how many training images are held as floats at once.
 
-    >>> found = nearest_neighbours(np.full((1, 1, 1, 2), 3, np.uint8), np.zeros((2, 1, 1, 2)))
+    >>> found = nearest_neighbors(np.full((1, 1, 1, 2), 3, np.uint8), np.zeros((2, 1, 1, 2)))
     >>> found.index.tolist(), found.distance.tolist()
     ([[0]], [[3.0]])
     """
@@ -106,4 +106,4 @@ def nearest_neighbours(samples: Any, train: Any, k: int = 1, *, chunk: int = 409
         best = np.argsort(distance, axis=1, kind="stable")[:, :k]
         distance = np.take_along_axis(distance, best, 1)
         index = np.take_along_axis(index, best, 1)
-    return Neighbours(index, np.sqrt(distance / flat.shape[1]))
+    return Neighbors(index, np.sqrt(distance / flat.shape[1]))

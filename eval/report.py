@@ -1,8 +1,8 @@
-"""One self-contained HTML page about runs: `python -m eval.report RUNS… --out report.html`.
+"""Write a self-contained HTML page about runs.
 
-The leaderboard, and per run its curves, pictures, rate and distortion, importance-weighted bound,
-latents, configuration, environment and command. Nothing is fetched, and everything that a run
-wrote is escaped.
+It shows the leaderboard and, for each run, curves, pictures, rate and distortion, the
+importance-weighted bound, latents, configuration, environment and command. The page fetches
+nothing, and everything that a run wrote is escaped.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from eval.command import run
 from eval.discovery import check_output, discover, report_problems
 from eval.errors import ResultError
 from eval.files import emit
 from eval.ranking import tables
-from eval.text import exit_code
 
 
 @dataclass(frozen=True)
 class Config:
-    """Write one self-contained HTML page about runs."""
+    """Flags of `python -m eval.report`."""
 
-    paths: tyro.conf.Positional[tuple[Path, ...]]
+    paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run directories, result files, or folders of either."""
-    out: Path = Path("report.html")
-    """The page to write."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")] = Path("report.html")
+    """HTML page to write."""
     title: str = "Report"
-    """The page's title."""
+    """Title of the page."""
     published: bool = True
-    """Show the literature's results too."""
+    """Published results from the literature, in the tables."""
 
 
 def report(config: Config) -> int:
@@ -54,9 +55,8 @@ def report(config: Config) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    prog = "python -m eval.report"
-    return exit_code(lambda: report(tyro.cli(Config, prog=prog, args=argv)))
+    """Run the command; return its exit code."""
+    return run(Config, report, "report", __doc__ or "", argv)
 
 
 if __name__ == "__main__":

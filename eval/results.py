@@ -40,7 +40,7 @@ class Probe:
     """Test accuracy in 0..1 of one classifier on one set of features."""
 
     features: str  # "code" or the name of a level, "pixels", "pca"
-    classifier: str  # "logistic regression" or "nearest neighbours"
+    classifier: str  # "logistic regression" or "nearest neighbors"
     dims: int
     accuracy: float
     stderr: float  # binomial, over the test set

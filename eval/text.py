@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TextIO
 
 
@@ -43,17 +42,3 @@ def complain(label: str, problem: object) -> None:
     if isinstance(problem, OSError) and problem.filename is not None:
         problem = f"cannot use {problem.filename}: {problem.strerror}"
     say(f"{label}: {' '.join(str(problem).split())}", sys.stderr)
-
-
-def exit_code(work: Callable[[], int]) -> int:
-    """Do a command's work; returns its exit code, after one line about what a user can fix.
-
-    The code is the work's own, 2 after an error, or 130 after Ctrl-C.
-    """
-    try:
-        return work()
-    except (ValueError, OSError, MemoryError) as error:
-        complain("error", error if str(error) else "out of memory")
-        return 2
-    except KeyboardInterrupt:
-        return 130

@@ -186,7 +186,7 @@ def table(record: dict[str, Any]) -> str:
         f"{record['pairs']} walks of {record['steps']} steps between {record['between']} "
         f"({record['method']}, {record['noise']} noise, level: {record['level']})",
         f"  mean change per step     {smooth['mean']:.3f} levels per sub-pixel "
-        f"({smooth['normalised']:.2%} of the range)",
+        f"({smooth['normalized']:.2%} of the range)",
         f"  largest step             {smooth['largest']:.2f} times the mean (1: even)",
     ]
     if smooth["detour"] is not None:

@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from encoders.base import device_of
-from eval.quality import Neighbours, frechet_distance, nearest_neighbours
+from eval.quality import Neighbors, frechet_distance, nearest_neighbors
 from pipelines.data.sets import Images, Splits, load
 from pipelines.runs import classifier, features, pictures, scoring
 from pipelines.runs.classifier import Classifier, FeatureNetwork
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         network.to(fabric.device)
         run.model.to(fabric.device)
         drawn = draw(run, splits.test, config)
-        near = nearest_neighbours(drawn.x.numpy(), Pixels(splits.train), config.neighbours)
+        near = nearest_neighbors(drawn.x.numpy(), Pixels(splits.train), config.neighbours)
         record = {
             "run": str(config.run_dir),
             "kind": run.model.kind,
@@ -230,10 +230,10 @@ class Pixels:
         return _images(self.images, np.arange(*part.indices(len(self)))).numpy()
 
 
-def copies(near: Neighbours, splits: Splits, config: Config) -> dict[str, Any]:
+def copies(near: Neighbors, splits: Splits, config: Config) -> dict[str, Any]:
     """Distances of samples to the nearest training image, beside those of unseen test images."""
     test = _images(splits.test, scoring.part(splits.test, config.num))
-    unseen = nearest_neighbours(test.numpy(), Pixels(splits.train)).distance[:, 0]
+    unseen = nearest_neighbors(test.numpy(), Pixels(splits.train)).distance[:, 0]
     return {
         name: {
             "median": float(np.median(distance)),
@@ -249,7 +249,7 @@ def _images(images: Images, indices: np.ndarray) -> Tensor:
     return images.batch(indices).x
 
 
-def neighbour_grid(drawn: Drawn, near: Neighbours, train: Images) -> Tensor:
+def neighbour_grid(drawn: Drawn, near: Neighbors, train: Images) -> Tensor:
     """The samples that are nearest to the training set, one a row, with the images they are near.
 
     A picture (3, height, width).
@@ -264,7 +264,7 @@ def _write(
     config: Config,
     splits: Splits,
     drawn: Drawn,
-    near: Neighbours,
+    near: Neighbors,
     record: dict[str, Any],
 ) -> list[Path]:
     """Write the pictures and the numbers, under new names."""

@@ -73,7 +73,7 @@ def make_run(folder: Path, *, seed: int = 0, pictures: bool = True, **changes: A
         "baseline": {"name": "uniform", "value": 64 * math.log(17)},
         "estimates": curve,
         "latents": Latents(value - 6.0, (level,), 5.0, 0.1, 40, 40),
-        "probes": (Probe("code", "nearest neighbours", 2, 0.9, 0.04, 40),),
+        "probes": (Probe("code", "nearest neighbors", 2, 0.9, 0.04, 40),),
     }
     fields.update(changes)
     write_result(make_result(**fields), folder / "result.json")

@@ -66,7 +66,7 @@ def test_missing_scores_and_runs_are_one_sentence(pair, tmp_path, capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "nll.npy is missing" in err
-    assert main([str(pair[0]), str(pair[0]), "--most", "0"]) == 2
+    assert main([str(pair[0]), str(pair[0]), "--num", "0"]) == 2
 
 
 def test_a_result_file_with_its_scores_beside_it_is_a_run_too(pair):
@@ -80,7 +80,7 @@ def test_the_page_shows_images_pictures_and_settings_escaped(run, tmp_path, caps
     a = run(tmp_path / "a", name="<script>alert(1)</script>")
     b = run(tmp_path / "b", seed=1, config={"steps": 20})
     out = tmp_path / "page.html"
-    assert main([str(a), str(b), "--out", str(out), "--most", "3"]) == 0
+    assert main([str(a), str(b), "--out", str(out), "--num", "3"]) == 0
     assert "alert(1)" in capsys.readouterr().out
     page = out.read_text()
     assert "<script" not in page

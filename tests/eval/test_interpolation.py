@@ -69,7 +69,7 @@ def test_smoothness_by_hand():
     result = smoothness(images, num_levels=9)
     assert result.steps == (2.0, 1.0, 2.0)
     assert result.mean == pytest.approx(5 / 3)
-    assert result.normalised == pytest.approx(5 / 24)
+    assert result.normalized == pytest.approx(5 / 24)
     assert result.largest == pytest.approx(6 / 5)
     assert result.detour == pytest.approx(5 / 3)
 

@@ -36,7 +36,7 @@ def test_probes_are_scikit_learns_and_come_with_pixels_and_pca_beside_them():
     own = probes["code", "logistic regression"]
     assert own.accuracy == reference.score(scaler.transform(test.codes), test.labels)
     assert own.stderr == pytest.approx((own.accuracy * (1 - own.accuracy) / 300) ** 0.5)
-    assert probes["pixels", "nearest neighbours"].accuracy > 0.9
+    assert probes["pixels", "nearest neighbors"].accuracy > 0.9
 
 
 def test_a_code_without_information_probes_at_chance():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.quality import frechet_distance, nearest_neighbours
+from eval.quality import frechet_distance, nearest_neighbors
 
 
 def test_the_distance_to_itself_is_zero_and_it_is_symmetric():
@@ -49,25 +49,25 @@ def test_bad_features_are_named():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_neighbours_agree_with_brute_force_in_every_chunk(chunk):
+def test_neighbors_agree_with_brute_force_in_every_chunk(chunk):
     noise = np.random.default_rng(3)
     train = noise.integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
     samples = noise.integers(0, 256, (6, 3, 4, 4), dtype=np.uint8)
     samples[2] = train[31]
     gaps = samples[:, None].astype(float) - train[None]
     brute = np.sqrt((gaps**2).mean(axis=(2, 3, 4)))
-    found = nearest_neighbours(samples, train, k=3, chunk=chunk)
+    found = nearest_neighbors(samples, train, k=3, chunk=chunk)
     np.testing.assert_array_equal(found.index, np.argsort(brute, axis=1, kind="stable")[:, :3])
     np.testing.assert_allclose(found.distance, np.sort(brute, axis=1)[:, :3])
     assert found.index[2, 0] == 31
     assert found.distance[2, 0] == 0.0
 
 
-def test_neighbours_of_nothing_or_of_another_shape_are_refused():
+def test_neighbors_of_nothing_or_of_another_shape_are_refused():
     train = np.zeros((4, 1, 2, 2), np.uint8)
     with pytest.raises(ValueError, match="one shape"):
-        nearest_neighbours(np.zeros((2, 3, 2, 2), np.uint8), train)
+        nearest_neighbors(np.zeros((2, 3, 2, 2), np.uint8), train)
     with pytest.raises(ValueError, match="got 0"):
-        nearest_neighbours(train[:0], train)
+        nearest_neighbors(train[:0], train)
     with pytest.raises(ValueError, match=r"1\.\.4"):
-        nearest_neighbours(train, train, k=5)
+        nearest_neighbors(train, train, k=5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.quality import nearest_neighbours
+from eval.quality import nearest_neighbors
 from pipelines import quality
 from pipelines.data.sets import DataConfig, load
 from pipelines.quality import Config, Drawn, main
@@ -82,7 +82,7 @@ def test_copies_are_found(trained):
     folder, splits = trained
     stolen = splits.train.batch(np.array([7, 1400, 3])).x
     pixels = quality.Pixels(splits.train)
-    near = nearest_neighbours(stolen.numpy(), pixels, 2, chunk=500)
+    near = nearest_neighbors(stolen.numpy(), pixels, 2, chunk=500)
     assert near.index[:, 0].tolist() == [7, 1400, 3]
     found = quality.copies(near, splits, Config(folder, num=3))
     assert found["samples"]["copies"] == 3

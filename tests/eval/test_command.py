@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from eval.command import exit_code
+
 SLOW = ("torch", "matplotlib", "jinja2", "sklearn")
 
 
@@ -30,3 +32,19 @@ def test_a_leaderboard_needs_no_torch_at_all(run, tmp_path):
         f"assert main([{str(folder)!r}]) == 0\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("two\nlines"), 2, "error: two lines\n"),
+        (MemoryError(), 2, "error: out of memory\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_command_that_cannot_go_on_ends_in_one_line_or_none(error, code, said, capsys):
+    def work():
+        raise error
+
+    assert exit_code(work) == code
+    assert capsys.readouterr().err == said
