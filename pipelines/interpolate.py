@@ -19,7 +19,7 @@ from torch import Tensor
 from eval.interpolation import Method, smoothness
 from pipelines.runs import pictures, traversal
 from pipelines.runs.load import Run, load_splits, open_run
-from pipelines.runs.traversal import Ends, Walk
+from pipelines.runs.traversal import Ends, Traversal
 from pipelines.runtime.command import exit_codes
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
@@ -100,7 +100,7 @@ def check(config: Config) -> None:
         raise UserError(f"expected --out to end in .png, got {config.out}")
 
 
-def take(run: Run, config: Config) -> tuple[Walk, Ends]:
+def take(run: Run, config: Config) -> tuple[Traversal, Ends]:
     """The walks that the flags ask for.
 
     Raises:
@@ -110,12 +110,14 @@ def take(run: Run, config: Config) -> tuple[Walk, Ends]:
     model, encoder = run.model, run.model.encoder
     if encoder is None:
         raise UserError(
-            f"{config.run_dir} holds a model without an encoder: there are no codes to walk between"
+            f"{config.run_dir} holds a model without an encoder: it has no codes to "
+            "interpolate between"
         )
     levels = len(encoder.latent_shapes)
     if config.level != "all" and levels != 2:
         raise UserError(
-            f"--level {config.level} is for two levels of latents, this model has {levels}"
+            f"--level {config.level} is for two levels of latents, this model has "
+            f"{levels or 'none'}"
         )
     if config.between == "labels":
         if not model.num_classes:
@@ -151,7 +153,7 @@ def _named_ends(config: Config, count: int, most: int, what: str) -> Ends | None
     return None
 
 
-def measure(run: Run, config: Config, walks: Walk, ends: Ends) -> dict[str, Any]:
+def measure(run: Run, config: Config, walks: Traversal, ends: Ends) -> dict[str, Any]:
     """How smooth the walks are, and how far their ends are from the images they are codes of."""
     method = config.wanted or traversal.default_method(run.model)
     smooth = smoothness(walks.x, run.spec.num_levels)
@@ -215,7 +217,7 @@ def _files(run: Run, config: Config) -> tuple[Path, Path, Path]:
 
 
 def _write(
-    walks: Walk, record: dict[str, Any], num_levels: int, files: tuple[Path, Path, Path]
+    walks: Traversal, record: dict[str, Any], num_levels: int, files: tuple[Path, Path, Path]
 ) -> None:
     png, gif, numbers = files
     canvas = traversal.grid(walks, num_levels)

@@ -1,4 +1,4 @@
-"""What the codes of a model carry: measured, probed and drawn, and added to a run's result.
+"""Study of a model's codes: measured, probed and drawn, and added to a run's result.
 
 images ── encoder ─> posteriors per level ─┬─ eval.latents ─> result.json: latents
 scores of all images ──────────────────────┤
@@ -53,7 +53,7 @@ class Codes(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the levels are called, top first."""
+        """The names of the levels, top first."""
         count = len(self.levels)
         known = {1: ("code",), 2: ("top", "bottom")}
         return known.get(count, tuple(f"level{number}" for number in range(1, count + 1)))
@@ -64,7 +64,7 @@ class Codes(NamedTuple):
         return {name: mean for name, (mean, _) in zip(self.names, self.levels, strict=True)}
 
     def part(self, num: int) -> Codes:
-        """`num` of these codes (0: none), drawn as `pipelines.data.subset` does."""
+        """Return `num` of these codes (0: none), drawn as in `pipelines.data.subset`."""
         rows = subset.draw(len(self.x), num, self.labels) if num else np.arange(0)
         labels = None if self.labels is None else self.labels[rows]
         levels = tuple(
@@ -75,7 +75,7 @@ class Codes(NamedTuple):
 
 @torch.no_grad()
 def encode(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int = 256) -> Codes:
-    """The codes of the images at the positions `chosen`."""
+    """Encode the images at the positions `chosen`."""
     assert model.encoder is not None
     device = device_of(model)
     pixels, levels = [], []
@@ -108,14 +108,14 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def gain(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int = 256) -> Score:
-    """The nats that each chosen image gains from its own code over another image's.
+    """Return the nats that each chosen image gains from its own code over another image's.
 
-    The other images are those of `scoring.others`, out of the whole set.
+    The other images are those of `scoring.others`, from the whole set.
     """
     swapped = scoring.others(len(images))
     gains = []
     with torch.random.fork_rng(), Progress(len(chosen), "swap codes", unit="image") as bar:
-        torch.manual_seed(0)  # for an encoder of the user's own without latent_shapes
+        torch.manual_seed(0)  # for a user's encoder without latent_shapes
         for start in range(0, len(chosen), batch_size):
             part = chosen[start : start + batch_size]
             x, own = _draw_code(model, images, part)
@@ -126,7 +126,7 @@ def gain(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int = 
 
 
 def _draw_code(model: Model, images: Images, part: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Images on the model's device, and a code h of each, drawn for it alone."""
+    """Return images on the model's device, and a code h drawn for each of them."""
     assert model.encoder is not None
     device, shapes = device_of(model), model.latent_shapes
     noise = scoring.latent_noise(shapes, scoring.CODES, part, 0, 1)
@@ -144,14 +144,14 @@ def measure(
     *,
     batch_size: int = 256,
 ) -> Latents:
-    """What the latents say of the images, and whether the decoder reads it.
+    """Measure the latents, and whether the decoder uses them.
 
     Args:
         model: with codes.
-        images: the set that was scored and some of whose images were encoded.
+        images: the set that was scored.
         evaluation: its scores.
         codes: of some of its images.
-        swapped: positions of the images that are scored with another's code.
+        swapped: positions of the images to score with another image's code.
         batch_size: images at once.
     """
     return describe(
@@ -164,13 +164,13 @@ def measure(
 
 
 def can_probe(codes: Codes) -> bool:
-    """Whether there are labels, and enough of them to fit a classifier to."""
+    """Return whether there are labels, and enough of them to fit a classifier to."""
     labels = codes.labels
     return labels is not None and len(labels) >= FEWEST_TO_FIT and len(np.unique(labels)) > 1
 
 
 def probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
-    """Accuracies of simple classifiers on each level's code, on pixels, and on PCA of its size."""
+    """Return accuracies of simple classifiers on each level's code, on pixels, and on PCA."""
     from eval import probes  # scikit-learn and matplotlib take seconds to import
 
     assert train.labels is not None
@@ -191,7 +191,7 @@ def probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
 def draw(
     run_dir: Path, codes: Codes, methods: Sequence[Literal["pca", "tsne"]], seed: int = 0
 ) -> list[Path]:
-    """Write the codes as points of a plane, coloured by label: latents-pca.png and the like."""
+    """Draw the codes as points of a plane, colored by label: latents-pca.png and the like."""
     from eval import probes  # scikit-learn and matplotlib take seconds to import
 
     files = []

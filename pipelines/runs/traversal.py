@@ -1,4 +1,4 @@
-"""Walks between codes, decoded: what changes in the picture as the code moves.
+"""Decoded traversals between codes: images for codes on a path from one end to the other.
 
 two test images, or two labels ── encoder ─> two codes ─ path ─> codes (T, N, …)
                                              noise ─ decoder ─> images (T, N, C, H, W)
@@ -27,18 +27,18 @@ Noise = Literal["common", "independent"]
 
 
 class Ends(NamedTuple):
-    """Where N walks begin and end: positions in the test set, or labels; (N,) int64 each."""
+    """Ends of N traversals: positions in the test set, or labels; (N,) int64 each."""
 
     first: np.ndarray
     last: np.ndarray
 
 
-class Walk(NamedTuple):
-    """N decoded walks of T steps, uint8 levels.
+class Traversal(NamedTuple):
+    """N decoded traversals of T steps, integer levels.
 
     Attributes:
         x: (T, N, C, H, W).
-        first, last: (N, C, H, W), the images whose codes stand at the ends; None if there are none.
+        first, last: (N, C, H, W), the images whose codes are the ends; None if there are none.
     """
 
     x: Tensor
@@ -47,7 +47,7 @@ class Walk(NamedTuple):
 
 
 def image_ends(images: Images, pairs: int) -> Ends:
-    """Pairs of different images that represent a set, the same ones every time.
+    """Return pairs of different images that represent a set, the same pairs every time.
 
     >>> from pipelines.data.sets import DataConfig, load
     >>> image_ends(load(DataConfig()).test, 3)
@@ -59,7 +59,7 @@ def image_ends(images: Images, pairs: int) -> Ends:
 
 
 def label_ends(pairs: int, num_classes: int) -> Ends:
-    """Pairs of different labels, none of them twice: 0 to 1, 1 to 2, …; then 0 to 2, 1 to 3, …
+    """Return pairs of different labels, each pair once: 0 to 1, 1 to 2, …; then 0 to 2, 1 to 3, …
 
     >>> label_ends(4, 3)
     Ends(first=array([0, 1, 2, 0]), last=array([1, 2, 0, 2]))
@@ -70,7 +70,7 @@ def label_ends(pairs: int, num_classes: int) -> Ends:
 
 
 def default_method(model: Model) -> Method:
-    """An arc between latents, whose prior is round; a line between other codes, or on an axis."""
+    """Return slerp for Gaussian latents of two or more dimensions, and lerp for other codes."""
     encoder = model.encoder
     if encoder is None or not (encoder.has_latents and encoder.gaussian_latents):
         return "lerp"
@@ -89,24 +89,24 @@ def between_images(
     level: Level = "all",
     noise: Noise = "common",
     seed: int = 0,
-) -> Walk:
-    """Walk between the codes of images: latents at their posterior means, or what is given.
+) -> Traversal:
+    """Traverse between the codes of images: the posterior means, or codes without latents.
 
     Args:
         model: with an encoder.
         images: the set in which `ends` are positions.
-        ends: of each walk.
+        ends: of each traversal.
         steps: codes on each, both ends included.
-        method: see `default_method`, which decides if None.
-        level: of two levels of latents, "top" moves the upper one and draws the lower one from its
-            prior given that, with the same noise at every step; "bottom" keeps the upper one of the
-            first image, and moves the lower one between two draws from that prior.
-        noise: "common" decides the pixels of one walk by the same random numbers at every step, so
-            that only the code changes; "independent" draws them anew.
+        method: None for `default_method`.
+        level: with two levels of latents, "top" moves the top one and draws the bottom one from its
+            prior given the top, with the same noise at every step; "bottom" keeps the top one of
+            the first image, and moves the bottom one between two draws from that prior.
+        noise: "common" draws the pixels of a traversal with the same random numbers at every step,
+            so that only the code changes; "independent" draws new ones.
         seed: of all noise.
 
     Raises:
-        ValueError: there is no such arc between two codes: see `eval.interpolation.slerp`.
+        ValueError: there is no arc between two codes: see `eval.interpolation.slerp`.
     """
     encoder = _encoder(model)
     method = method or default_method(model)
@@ -122,7 +122,7 @@ def between_images(
     else:
         h = path(encoder(*first).h, encoder(*last).h, steps, method)
     x = decode(model, h, noise, generator)
-    return Walk(x, first[0].cpu(), None if level == "bottom" else last[0].cpu())
+    return Traversal(x, first[0].cpu(), None if level == "bottom" else last[0].cpu())
 
 
 @torch.no_grad()
@@ -134,18 +134,18 @@ def between_labels(
     method: Method | None = None,
     noise: Noise = "common",
     seed: int = 0,
-) -> Walk:
-    """Walk between the codes of labels; the arguments are those of `between_images`."""
+) -> Traversal:
+    """Traverse between the codes of labels; arguments as in `between_images`."""
     encoder = _encoder(model)
     device = device_of(model)
     first, last = (encoder(None, torch.from_numpy(side).to(device)).h for side in ends)
     h = path(first, last, steps, method or default_method(model))
-    return Walk(decode(model, h, noise, torch.Generator().manual_seed(seed)))
+    return Traversal(decode(model, h, noise, torch.Generator().manual_seed(seed)))
 
 
 def _encoder(model: Model) -> Encoder:
     if model.encoder is None:
-        raise TypeError("a model without an encoder has no codes to walk between")
+        raise TypeError("a model without an encoder has no codes to interpolate between")
     return model.encoder
 
 
@@ -163,16 +163,16 @@ def _one_level(
     level: Level,
     generator: torch.Generator,
 ) -> Tensor:
-    """The codes h (T, N, …) of walks on which one of two levels of latents moves."""
+    """Return codes h (T, N, …) of traversals on which one of two levels of latents moves."""
     top = encoder.posterior(*first)[0].mean
     if level == "top":
         other = encoder.posterior(*last)[0].mean
         state = generator.get_state()
-        walks = []
+        parts = []
         for z2 in path(top, other, steps, method):
             generator.set_state(state)
-            walks.append(encoder.to_h((z2, encoder.sample_bottom(z2, generator))))
-        return torch.stack(walks)
+            parts.append(encoder.to_h((z2, encoder.sample_bottom(z2, generator))))
+        return torch.stack(parts)
     a, b = (encoder.sample_bottom(top, generator) for _ in range(2))
     return torch.stack([encoder.to_h((top, z1)) for z1 in path(a, b, steps, method)])
 
@@ -195,15 +195,15 @@ def decode(
     return torch.cat(drawn).unflatten(0, (steps, pairs))
 
 
-def grid(walk: Walk, num_levels: int) -> Tensor:
-    """Walks as a picture (3, height, width), one row each, between the images at its ends."""
-    ends = [None if end is None else end[None] for end in (walk.first, walk.last)]
-    rows = torch.cat([part for part in (ends[0], walk.x, ends[1]) if part is not None])
+def grid(traversal: Traversal, num_levels: int) -> Tensor:
+    """Return a picture (3, height, width): a row per traversal, between the images at its ends."""
+    ends = [None if end is None else end[None] for end in (traversal.first, traversal.last)]
+    rows = torch.cat([part for part in (ends[0], traversal.x, ends[1]) if part is not None])
     return pictures.grid(rows.transpose(0, 1).flatten(0, 1), num_levels, len(rows))
 
 
-def frames(walk: Walk, num_levels: int) -> list[Tensor]:
-    """Walks as an animation, all of them side by side, there and back."""
-    columns = math.ceil(math.sqrt(walk.x.shape[1]))
-    there = [pictures.grid(x, num_levels, columns) for x in walk.x]
+def frames(traversal: Traversal, num_levels: int) -> list[Tensor]:
+    """Return an animation of all traversals side by side, forward and back."""
+    columns = math.ceil(math.sqrt(traversal.x.shape[1]))
+    there = [pictures.grid(x, num_levels, columns) for x in traversal.x]
     return [*there, *there[-2::-1]]
