@@ -15,8 +15,7 @@ import time
 import torch
 import tyro
 
-from decoders import DiscretizedLogisticMixture
-from decoders.likelihoods import Discrete
+from decoders import Discrete, DiscretizedLogisticMixture
 
 CASES = {"8 images of 64×64": (8, (64, 64), 3), "one pixel of 64 images": (64, (), 50)}
 

@@ -20,6 +20,7 @@ from decoders.arguments import (
     check_tensor,
     readable,
 )
+from decoders.levels import level_dtype
 
 ShowRows = Callable[[Iterable[int]], Iterable[int]]
 
@@ -66,7 +67,7 @@ class Decoder(nn.Module, ABC):
         """The type of x: uint8 levels up to 256, int64 above, floats where x is continuous."""
         if self.num_levels is None:
             return next(self.parameters()).dtype
-        return torch.uint8 if self.num_levels <= 256 else torch.int64
+        return level_dtype(self.num_levels)
 
     @abstractmethod
     def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:

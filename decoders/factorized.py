@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from decoders.arguments import shown
-from decoders.attached import Structure, attached
+from decoders.attached import Structure, attached, structure
 from decoders.base import Decoder, ShowRows
 from decoders.likelihoods import Likelihood
 from decoders.scan import Draw, PlainScan, ReadyScan, Scan, blank, evaluating, run
@@ -28,11 +28,26 @@ class FactorizedDecoder(Decoder):
     given h sets `autoregressive = False`: it is sampled from one pass of `params`.
 
     Attributes:
-        built: where there is a `scan`, the `decoders.attached.structure` of the decoder at the end
-            of its construction, so that layers exchanged later are noticed; see `begin_scan`.
+        built: where there is a `scan`, the layers at the end of construction, so that one exchanged
+            later is noticed; see `remember_layers`.
 
     Source: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016),
     https://arxiv.org/abs/1601.06759.
+
+    >>> from decoders import Categorical
+    >>> class RowMean(FactorizedDecoder):  # of one row of gray pixels
+    ...     def __init__(self, width):
+    ...         super().__init__((1, 1, width), Categorical(2))
+    ...         self.scale = torch.nn.Parameter(torch.ones(2))
+    ...
+    ...     def params(self, x, h=None):
+    ...         before = torch.nn.functional.pad(x.float().cumsum(dim=3), (1, 0))[..., :-1]
+    ...         return before * self.scale[:, None, None]
+    >>> decoder = RowMean(4)
+    >>> decoder.log_prob(torch.zeros(2, 1, 1, 4, dtype=torch.uint8)).exp()
+    tensor([0.0625, 0.0625], grad_fn=<ExpBackward0>)
+    >>> decoder.sample(num=3).shape
+    torch.Size([3, 1, 1, 4])
     """
 
     autoregressive: ClassVar[bool] = True
@@ -77,6 +92,13 @@ class FactorizedDecoder(Decoder):
         if self.autoregressive:
             return PlainScan(self, h, num)
         return ReadyScan(self.params(blank(self, num), h))
+
+    def remember_layers(self) -> None:
+        """Remember the layers that a cached scan reads; see `begin_scan`.
+
+        A decoder with a `scan` of its own ends `__init__` with it.
+        """
+        self.built = structure(self)
 
     def begin_scan(self, h: Tensor | None, num: int) -> Scan:
         """The pass that sampling and coding take: `scan`, or the plain one with a warning.

@@ -24,6 +24,12 @@ class Likelihood(ABC):
         num_levels: how many integer levels a sub-pixel has, or None where x is continuous.
         orders_channels: whether it models the channels of a pixel jointly itself. A network under
             it must not look at the pixel's own channels.
+
+    >>> likelihood, params = DiagonalGaussian(), torch.zeros(5, 2, 8, 8)
+    >>> x = torch.zeros(5, 1, 8, 8)
+    >>> x[:, 0] = likelihood.sample(params, x, channel=0, noise=torch.rand(5, 8, 8))
+    >>> likelihood.log_prob(params, x).shape
+    torch.Size([5, 1, 8, 8])
     """
 
     num_levels: int | None = None
@@ -75,7 +81,13 @@ class Likelihood(ABC):
 
 
 class Discrete(Likelihood):
-    """A likelihood over integer levels 0..num_levels-1, drawn by inverting its distribution."""
+    """A likelihood over integer levels 0..num_levels-1, drawn by inverting its distribution.
+
+    >>> x, params = torch.zeros(2, 1, dtype=torch.uint8), torch.randn(2, 4)
+    >>> total = Categorical(4).level_log_probs(params, x, channel=0).exp().sum(dim=1)
+    >>> torch.allclose(total, torch.ones(2))
+    True
+    """
 
     num_levels: int
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from decoders.arguments import check_count
-from decoders.attached import structure
 from decoders.conditioning import Resize, channels_last, check_resize, fit_map
 from decoders.factorized import FactorizedDecoder
 from decoders.heads import ColorOrder, PixelEmbedding, PixelHead, resolve_color_order
@@ -110,7 +109,7 @@ class PixelNetwork(FactorizedDecoder):
         )
         if self.weight_norm:
             normalize_weights(self)
-        self.built = structure(self)
+        self.remember_layers()
 
     @abstractmethod
     def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:

@@ -30,6 +30,16 @@ class Scan(ABC):
         row_period: after how many rows the same operations on the same memory come again, once
             `begin_row` has returned; 0 if they never do. A GPU records that many rows, after as
             many others, and replays them.
+
+    >>> from decoders import GatedPixelCNN
+    >>> decoder = GatedPixelCNN((1, 4, 4), num_levels=2, num_layers=1, hidden_channels=4)
+    >>> with torch.no_grad():
+    ...     scan = decoder.scan(None, num=3)
+    ...     scan.begin_row(0)
+    ...     params = scan.params(0, 0, 0)
+    ...     scan.push(0, 0, 0, torch.ones(3, dtype=torch.uint8))
+    >>> params.shape
+    torch.Size([3, 2])
     """
 
     row_period = 0

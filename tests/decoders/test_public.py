@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 import decoders
-from decoders import DeconvDecoder, GatedPixelCNN, PixelCNN, to_levels
+from decoders import (
+    DeconvDecoder,
+    GatedPixelCNN,
+    PixelCNN,
+    from_levels,
+    requantize,
+    to_levels,
+)
 
 
 def users_encoder() -> nn.Module:
@@ -47,3 +54,33 @@ def test_every_public_name_is_there_and_documented():
     for name in decoders.__all__:
         assert getattr(decoders, name).__doc__, name
     assert decoders.__all__ == sorted(decoders.__all__)
+
+
+@pytest.mark.parametrize("num_levels", [2, 4, 256, 1000])
+def test_levels_come_back_from_floats(num_levels):
+    levels = torch.arange(num_levels).to(torch.uint8 if num_levels <= 256 else torch.int64)
+    assert torch.equal(to_levels(from_levels(levels, num_levels), num_levels), levels)
+
+
+def test_requantized_levels():
+    """Fewer: bins of one width. More: spread evenly, ends included. As many: unchanged."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(requantize(levels, 256, 256), levels)
+    assert requantize(levels, 256, 8).bincount().tolist() == [32] * 8
+    few = torch.arange(5, dtype=torch.uint8)
+    assert requantize(few, 5, 1001).tolist() == [0, 250, 500, 750, 1000]
+    assert requantize(few, 5, 1001).dtype == torch.int64
+
+
+@pytest.mark.parametrize("convert", [from_levels, lambda x, n: requantize(x, n, 2)])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.tensor([4]), r"expected levels 0\.\.3, got 4\.\.4"),
+        (torch.tensor([-1, 2]), r"expected levels 0\.\.3, got -1\.\.2"),
+        (torch.tensor([0.5]), r"expected integer levels 0\.\.3, got torch.float32"),
+    ],
+)
+def test_what_is_not_a_level_is_refused(convert, x, message):
+    with pytest.raises(ValueError, match=message):
+        convert(x, 4)
