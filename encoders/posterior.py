@@ -49,6 +49,10 @@ class Posterior(ABC):
             "encoder estimates at a drawn z"
         )
 
+    def in_float32(self) -> Posterior:
+        """Return the posterior as float32 arithmetic gives it, where that differs."""
+        return self
+
 
 class GaussianPosterior(Posterior):
     """N(mean, diag(std^2)), with a standard normal prior unless another is learned.

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from decoders import coding
 from decoders.base import ShowRows
-from encoders import Encoder, GaussianPosterior
+from encoders import Encoder
 from pipelines.compression.container import Header
 from pipelines.compression.latents import FirstGrid, Grid
 from pipelines.model import Model
@@ -254,12 +254,12 @@ def _posterior(model: Model, x: Tensor, batch: int, *, float32: bool = False) ->
     assert model.encoder is not None
     filled = torch.cat([x, x.new_zeros(batch - len(x), *x.shape[1:])])  # one shape for all batches
     (posterior,) = model.encoder.posterior(filled)
-    if not isinstance(posterior, GaussianPosterior):
+    found = posterior.in_float32() if float32 else posterior
+    if found.std is None:
         raise UserError(
             f"bits-back coding needs a Gaussian posterior, got a {type(posterior).__name__}: "
             "choose another run"
         )
-    found = posterior.in_float32() if float32 else posterior
     mean, std = (part[: len(x)].double().flatten().numpy() for part in (found.mean, found.std))
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise coding.CodingError(
