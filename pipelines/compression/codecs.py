@@ -1,17 +1,17 @@
-"""How each kind of model turns batches of images into words and back; see `pipelines.compress`.
+"""Codecs: batches of images to words and back, for each kind of model; see `pipelines.compress`.
 
     exact         x by p(x)
     given label   the label, log2 K bits, then x by p(x | label)
-    given code    the code in half precision, 16 bits a number, then x by p(x | that code)
+    given code    the code in half precision, 16 bits per number, then x by p(x | that code)
     bits-back     z popped from the bits by q(z|x), x pushed by p(x | z), z pushed by p(z)
 
-Bits-back coding spends -log2 p(x|z) p(z) bits and gets back -log2 q(z|x): on average the bound. The
+Bits-back coding spends -log2 p(x|z) p(z) bits and gets -log2 q(z|x) back: on average the bound. The
 latents are on a grid (`latents`), so that popping and pushing are exact inverses. The first batch
-needs bits to pop: they stay in the file, and decoding ends with them, which proves that nothing
-went wrong.
+needs bits to pop. They stay in the file and are left over at the end of decoding, which proves that
+it was right.
 
-Source: Townsend, Bird, Barber: Practical Lossless Compression with Latent Variables using Bits Back
-Coding (2019), https://arxiv.org/abs/1901.04866.
+Source: J. Townsend, T. Bird and D. Barber, "Practical Lossless Compression with Latent Variables
+using Bits Back Coding", 2019, https://arxiv.org/abs/1901.04866.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ GIVEN_LABEL, GIVEN_CODE = "given label", "given code"  # names of methods in a f
 _HALF = coding.entropy_models.Uniform(2**16)
 
 ReadBatch = Callable[[int, int], tuple[Tensor, Tensor | None]]
-"""(first, end) -> images and labels of these numbers."""
+"""(first, end) -> the images and labels at first ... end - 1."""
 
 
 class Encoded(NamedTuple):
-    """Words, and what the model says that they should be: bits of all images together."""
+    """The coded words, and the bits that the model assigns to all images together."""
 
     words: np.ndarray
     model_bits: float
@@ -52,14 +52,14 @@ class Encoded(NamedTuple):
 
 
 Posterior = tuple[np.ndarray, np.ndarray]
-"""Mean and deviation of the latents of a batch, (B * K,) float64 each."""
+"""Mean and standard deviation of the latents of a batch, (B * K,) float64 each."""
 
 
 def method_of(model: Model, *, bits_back: bool) -> str:
-    """Which of the methods a model is coded with.
+    """Return the name of the method that a model is coded with.
 
     Raises:
-        UserError: none; the sentence says why and what to do.
+        UserError: there is none.
     """
     encoder = model.encoder
     if encoder is not None and encoder.has_latents:
@@ -91,7 +91,7 @@ def method_of(model: Model, *, bits_back: bool) -> str:
 
 @torch.no_grad()
 def encode(model: Model, header: Header, read: ReadBatch, show: ShowRows | None) -> Encoded:
-    """Code the images that `read` gives, batch by batch."""
+    """Encode the images that `read` returns, batch by batch."""
     if header.method == "bits-back":
         return _encode_bits_back(model, header, read, show)
     coder, nats, side = coding.RangeEncoder(), 0.0, 0.0
@@ -108,10 +108,10 @@ def encode(model: Model, header: Header, read: ReadBatch, show: ShowRows | None)
 def decode(
     model: Model, header: Header, words: np.ndarray, show: ShowRows | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The images, and the labels where the file has them, batch by batch in their order.
+    """Yield the images, and labels if the file has them, batch by batch in their order.
 
     Raises:
-        coding.CodingError: the bits are not this model's, in this machine's arithmetic.
+        coding.CodingError: the bits are of another model, or of another machine's arithmetic.
     """
     if header.method == "bits-back":
         yield from _decode_bits_back(model, header, words, show)
@@ -126,7 +126,7 @@ def decode(
 
 
 def spans(header: Header) -> list[tuple[int, int]]:
-    """Where the batches of a file begin and end; an incomplete one is coded last."""
+    """Return the bounds of the batches of a file; an incomplete one is coded last."""
     count, size = header.count, header.batch
     first = (count % size or size) if header.method == "bits-back" else size
     bounds = [0, *range(first, count, size), count]
@@ -136,7 +136,7 @@ def spans(header: Header) -> list[tuple[int, int]]:
 def _send(
     model: Model, method: str, x: Tensor, labels: Tensor | None, coder: Any
 ) -> tuple[Tensor | None, float]:
-    """Code what the images are given; returns it as h, and its bits."""
+    """Encode what the images are given; return it as h, and its bits."""
     if method == "exact":
         return None, 0.0
     encoder = model.encoder
@@ -161,7 +161,7 @@ def _send(
 def _receive(
     model: Model, method: str, num: int, coder: Any
 ) -> tuple[Tensor | None, Tensor | None]:
-    """What `_send` coded: h, and the labels."""
+    """Decode what `_send` encoded; return h, and the labels."""
     if method == "exact":
         return None, None
     encoder = model.encoder
@@ -208,17 +208,17 @@ def _pushed(
     batches: Iterable[tuple[tuple[int, int], Posterior]],
     initial: int,
 ) -> Encoded | None:
-    """All images on a stack that began with so many words; None if these don't suffice.
+    """Push all images onto a stack of `initial` words; return None if these are too few.
 
-    That turns out at the first batch, before anything costs time, since every later one finds more
-    bits than the one before.
+    The first batch shows that, before much time is spent: each later one finds more bits on the
+    stack than the one before.
     """
     coder = coding.AnsCoder(_initial(initial), seal=True)
     nats = 0.0
     for span, posterior in batches:
         x, _ = read(*span)
         cells = grid.posterior(*posterior).pop(coder)
-        if coder.num_words() <= 2:  # popping more than there is can't be undone
+        if coder.num_words() <= 2:  # popping an empty stack can't be undone
             return None
         h = _to_h(model, cells / grid.points, len(x))
         coding.push(model.decoder, x, coder, h, batch=header.batch, progress=show)
@@ -250,7 +250,7 @@ def _decode_bits_back(
 
 
 def _posterior(model: Model, x: Tensor, batch: int, *, float32: bool = False) -> Posterior:
-    """The posterior of a batch, in the model's type; in the format's first version in float32."""
+    """Return a batch's posterior in the model's dtype (float32 for the first format version)."""
     assert model.encoder is not None
     filled = torch.cat([x, x.new_zeros(batch - len(x), *x.shape[1:])])  # one shape for all batches
     (posterior,) = model.encoder.posterior(filled)
@@ -275,10 +275,10 @@ def _to_h(model: Model, z: np.ndarray, num: int) -> Tensor:
 
 
 def _rate(mean: np.ndarray, std: np.ndarray) -> float:
-    """KL(q(z|x) || p(z)) of what is coded, in nats."""
+    """Return KL(q(z|x) || p(z)) of the coded latents, in nats."""
     return float(((mean**2 + std**2 - 1) / 2 - np.log(std)).sum())
 
 
 def _initial(words: int) -> np.ndarray:
-    """Arbitrary bits, the same each time."""
+    """Return arbitrary bits, the same every time."""
     return np.random.default_rng(0).integers(1, 2**32, words, dtype=np.uint32)
