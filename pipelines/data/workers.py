@@ -125,5 +125,5 @@ class _Worker:
             how = f"failed ({lines[-1] if lines else f'exit code {code}'})"
         return (
             f"a process that packs images {how}: free disk space and memory, then run the command "
-            "again, which keeps what is packed"
+            "again"
         )

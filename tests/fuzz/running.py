@@ -26,7 +26,7 @@ PATIENCE = 20.0  # seconds, before a case is interrupted as by Ctrl-C
 GRACE = 60.0  # seconds that it then has
 MEMORY = 6 * 2**30
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LEFTOVER = re.compile(r"\..*\.(unfinished|tmp)|\.lock")  # packing goes on from a .part
+LEFTOVER = re.compile(r"\..*\.(unfinished|tmp)|\.lock|.*\.part")
 
 
 class Ended(NamedTuple):

@@ -1,8 +1,7 @@
-"""Packing gives exactly the decoded images, once, whatever interrupts it, and names what is bad."""
+"""Packing gives exactly the decoded images, once, or nothing, and names what is bad."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
@@ -83,60 +82,43 @@ def test_a_packed_set_is_reused_until_its_source_changes(tmp_path: Path, monkeyp
             pack(list_folder(folder), RULES, tmp_path / "set")
 
 
-def test_an_interrupted_packing_goes_on_where_it_stopped(many, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_interrupted_packing_leaves_nothing(many, tmp_path: Path, monkeypatch, workers: int):
     folder, levels = many
-    whole_fill, filled = decoding.fill, []
 
-    def fill_three(target, offset, rules, task):
-        if len(filled) == 3:
-            raise KeyboardInterrupt
-        filled.append(task["start"])
-        return whole_fill(target, offset, rules, task)
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(packing, "_FEW", 100)
-    monkeypatch.setattr(decoding, "fill", fill_three)
-    with pytest.raises(KeyboardInterrupt):
-        pack(list_folder(folder), RULES, tmp_path / "set")
-    assert not list(tmp_path.glob("*.npy"))
-
-    def fill_rest(target, offset, rules, task):
-        assert task["start"] not in filled, "decoded twice"
-        return whole_fill(target, offset, rules, task)
-
-    monkeypatch.setattr(decoding, "fill", fill_rest)
-    packed = pack(list_folder(folder), RULES, tmp_path / "set")
+    with monkeypatch.context() as patch:
+        patch.setattr(packing.Progress, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pack(list_folder(folder), RULES, tmp_path / "set", workers=workers)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    packed = pack(list_folder(folder), RULES, tmp_path / "set", workers=workers)
     np.testing.assert_array_equal(packed.pixels, levels)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".lock", ".npy"]
-
-
-def journalled(folder: Path) -> int:
-    """How many tasks the journal in this folder has, if there is one."""
-    with contextlib.suppress(FileNotFoundError, StopIteration):
-        return next(folder.glob("*.journal")).read_text().count("\n")
-    return 0
 
 
 def test_a_killed_packing_is_never_taken_for_a_whole_one(many, tmp_path: Path):
     folder, levels = many
     program = (
-        "import sys; from pathlib import Path; from pipelines.data.decoding import Rules;"
-        "from pipelines.data import packing, part;"
-        "from pipelines.data.listing import list_folder;"
-        "part._SYNC_SECONDS = 0.0;"
-        "packing.pack(list_folder(Path(sys.argv[1])), Rules((3, 8, 8)), Path(sys.argv[2]),"
-        "workers=2)"
+        "import sys; from pathlib import Path; from pipelines.data.image_files import Rules;"
+        "from pipelines.data.listing import list_folder; from pipelines.data.packing import pack;"
+        "pack(list_folder(Path(sys.argv[1])), Rules((3, 8, 8)), Path(sys.argv[2]), workers=2)"
     )
     command = [sys.executable, "-c", program, str(folder), str(tmp_path / "set")]
     root = Path(packing.__file__).parents[2]
-    for tasks in (1, 2, 4):
+    for patience in (0.0, 0.3):  # seconds from the first byte to the signal
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=root)
-        while process.poll() is None and journalled(tmp_path) < tasks:
+        while process.poll() is None and not list(tmp_path.glob("*.part")):
             time.sleep(0.001)
+        time.sleep(patience)
         process.send_signal(signal.SIGKILL)
         process.wait()
         for path in tmp_path.glob("*.npy"):  # finished before the signal came
             assert packing._is_whole(path)
     np.testing.assert_array_equal(pack(list_folder(folder), RULES, tmp_path / "set").pixels, levels)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".lock", ".npy"]
 
 
 def test_a_shortened_packed_file_is_packed_anew(tmp_path: Path):

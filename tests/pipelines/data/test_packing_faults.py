@@ -9,7 +9,6 @@ import resource
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,7 +77,7 @@ def test_a_dead_worker_ends_packing_in_one_sentence(
         f"{death}\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(workers, "decoding", SimpleNamespace(__name__="dying"))
+    monkeypatch.setattr(workers, "START", "import dying")
     tasks = [{"start": number} for number in range(12)]
     error = within(60, lambda: list(workers.run_workers(tasks, {}, count)))
     assert isinstance(error, DataError)
@@ -97,7 +96,7 @@ def test_workers_end_when_packing_does(tmp_path: Path, monkeypatch):
         "    print('[]', flush=True)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(workers, "decoding", SimpleNamespace(__name__="busy"))
+    monkeypatch.setattr(workers, "START", "import busy")
 
     def first_of_many() -> None:
         run = workers.run_workers([{"start": number} for number in range(12)], {}, 3)
@@ -125,9 +124,9 @@ def test_a_disk_that_is_full_is_said_in_one_sentence(tmp_path: Path):
 
 def test_the_room_is_taken_before_anything_is_decoded(tmp_path: Path):
     """Blocks, not a file with holes, which a full disk would end later, or by a bus error."""
-    made = part.Part(tmp_path / f"set-{'0' * 20}.npy", (1000, 3, 8, 8))
-    status = made.path.stat()
-    assert status.st_size == len(made.header) + 1000 * 3 * 64
+    shape = (1000, 3, 8, 8)
+    status = part.create(tmp_path / f"set-{'0' * 20}.npy", shape).stat()
+    assert status.st_size == len(part.npy_header(shape)) + 1000 * 3 * 64
     assert status.st_blocks * 512 >= status.st_size
 
 
@@ -141,55 +140,34 @@ def test_a_file_system_without_allocation_gets_a_file_with_holes(tmp_path: Path,
     np.testing.assert_array_equal(packed.pixels[:], levels)
 
 
-def test_a_disk_that_fills_later_keeps_what_is_packed(tmp_path: Path, monkeypatch):
-    levels, folder = write_images(tmp_path / "images", 600), tmp_path / "images"
-    fill, filled = decoding.fill, []
-
-    def fill_one(target, offset, rules, task):
-        if filled:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        filled.append(task["start"])
-        return fill(target, offset, rules, task)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(decoding, "fill", fill_one)
-        with pytest.raises(DataError, match=r"No space left on device: make room, .*--cache-dir"):
-            pack(list_folder(folder), RULES, tmp_path / "set")
-    done = []
-    monkeypatch.setattr(decoding, "fill", lambda *a: done.append(a[3]["start"]) or fill(*a))
-    packed = pack(list_folder(folder), RULES, tmp_path / "set")
-    np.testing.assert_array_equal(packed.pixels[:], levels)
-    assert done == [256, 512]
-
-
-@pytest.mark.parametrize("journal", ["junk\n", "[]\n", "[1]\n", "\xff\xfe\n", '{"a": 1}\n'])
-def test_a_damaged_journal_packs_anew(tmp_path: Path, monkeypatch, journal: str):
+def test_a_disk_that_fills_later_is_said_and_nothing_is_left(tmp_path: Path, monkeypatch):
     levels, folder = write_images(tmp_path / "images", 3), tmp_path / "images"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as patch:
-        patch.setattr(part.Part, "finish", None)
-        with pytest.raises(TypeError):
-            pack(list_folder(folder), RULES, tmp_path / "set")
-    (path,) = tmp_path.glob("*.journal")
-    path.write_text(journal, encoding="latin1")
-    packed = pack(list_folder(folder), RULES, tmp_path / "set")
+        patch.setattr(decoding, "fill", fail)
+        with pytest.raises(DataError, match=r"No space left on device: make room, .*--cache-dir"):
+            pack(list_folder(folder), RULES, tmp_path / "cache" / "set")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    packed = pack(list_folder(folder), RULES, tmp_path / "cache" / "set")
     np.testing.assert_array_equal(packed.pixels[:], levels)
 
 
 # ---- several packings in one folder ------------------------------------------------------------
 
 
-def test_a_whole_packing_leaves_those_of_parts_alone(tmp_path: Path, monkeypatch):
-    """A run with --limit may be packing at the same time."""
+def test_a_whole_packing_leaves_those_of_parts_alone(tmp_path: Path):
+    """A run with --limit may be packing at the same time; what a killed one left is removed."""
     levels, folder = write_images(tmp_path / "images", 6), tmp_path / "images"
-    listing, rows = list_folder(folder), np.array([1, 4])
-    with monkeypatch.context() as patch:
-        patch.setattr(part.Part, "finish", None)
-        with pytest.raises(TypeError):
-            pack(listing, RULES, tmp_path / "set", rows=rows)
-    begun = sorted(tmp_path.glob("set-2-*"))
-    assert [path.suffix for path in begun] == [".journal", ".part"]
-    np.testing.assert_array_equal(pack(listing, RULES, tmp_path / "set").pixels[:], levels)
-    assert sorted(tmp_path.glob("set-2-*")) == begun
+    other, dead = (tmp_path / f"{name}-{'0' * 20}.part" for name in ("set-2", "set"))
+    for path in (other, dead):
+        path.write_bytes(b"begun")
+    packed = pack(list_folder(folder), RULES, tmp_path / "set")
+    np.testing.assert_array_equal(packed.pixels[:], levels)
+    assert other.exists()
+    assert not dead.exists()
 
 
 def test_sets_of_earlier_listings_are_removed_and_no_others(tmp_path: Path, capsys):
