@@ -1,4 +1,4 @@
-"""The encoder interface: a module that turns an image, or its annotation, into a code h."""
+"""Encoder interface: a module that turns an image, or its annotation, into a code h."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     def parts(self) -> tuple[Encoder, ...]:
-        """The encoders that this one combines, one for each entry of y; itself if it is simple."""
+        """Encoders that this one combines, one for each entry of y; only itself if it is simple."""
         return (self,)
 
     @abstractmethod
@@ -162,7 +162,7 @@ class Encoder(nn.Module, ABC):
         return f"{name} has no {what}: its h is given ({self.given}), so {cure}"
 
     def extra_repr(self) -> str:
-        """Shapes, and what is given or which latents there are; subclasses put theirs in front."""
+        """Return shapes, and what is given or which latents there are, for `repr`."""
         cost = (
             f"latent_shapes={self.latent_shapes}" if self.has_latents else f"given={self.given!r}"
         )

@@ -79,7 +79,7 @@ class ConvEncoder(Encoder):
         return fixed_code(self.head(self.features(self.input(x))))
 
     def extra_repr(self) -> str:
-        """Shapes, levels and what is given."""
+        """Return shapes, levels and what is given."""
         shape, levels = self.input.image_shape, self.input.num_levels
         return f"image_shape={shape}, num_levels={levels}, {super().extra_repr()}"
 
@@ -125,6 +125,6 @@ class Deterministic(Encoder):
         return fixed_code(h)
 
     def extra_repr(self) -> str:
-        """The network's class, shapes, levels and what is given."""
+        """Return the network's class, shapes, levels and what is given."""
         network = type(self.network).__name__
         return f"{network}, num_levels={self.num_levels}, {super().extra_repr()}"

@@ -1,4 +1,4 @@
-"""The encoder of a variational autoencoder: diagonal Gaussian q(z|x), standard normal p(z)."""
+"""Encoder of a variational autoencoder: diagonal Gaussian q(z|x), standard normal p(z)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class GaussianEncoder(Encoder):
         return self.to_h((standard_normal((num, self.latent_dim), device_of(self), generator),))
 
     def extra_repr(self) -> str:
-        """Shapes, levels and latents."""
+        """Return shapes, levels and latents."""
         shape, levels = self.input.image_shape, self.input.num_levels
         return f"image_shape={shape}, num_levels={levels}, {super().extra_repr()}"
 

@@ -22,7 +22,7 @@ from encoders.posterior import (
 
 
 class LatentPrior(Protocol):
-    """The interface of p(z1 | z2): a module, for instance a decoder of float maps."""
+    """Interface of p(z1 | z2): a module, for instance a decoder of float maps."""
 
     def elementwise_log_prob(self, z1: Tensor, h: Tensor, /) -> Tensor:
         """Return log p(z1 | h) in nats per dimension, (B, K1, H', W'); only the sum matters."""
@@ -179,7 +179,7 @@ class HierarchicalEncoder(Encoder):
         return z2 if self.prior_upsample is None else self.prior_upsample(z2)
 
     def extra_repr(self) -> str:
-        """Shapes, levels, latents and the prior's class."""
+        """Return shapes, levels, latents and the prior's class."""
         shape, levels = self.input.image_shape, self.input.num_levels
         prior = type(self.prior).__name__
         return f"image_shape={shape}, num_levels={levels}, {super().extra_repr()}, prior={prior}"

@@ -55,7 +55,7 @@ class Joint(Encoder):
 
     @property
     def parts(self) -> tuple[Encoder, ...]:
-        """The encoders that are combined."""
+        """Encoders that are combined."""
         return tuple(self.encoders)  # pyright: ignore[reportReturnType]
 
     def forward(self, x: Tensor | None, y: Annotation = None) -> Code:
@@ -95,5 +95,5 @@ class Joint(Encoder):
         )
 
     def extra_repr(self) -> str:
-        """The encoders that are combined, and what they give together."""
+        """Return the encoders that are combined, and what they give together."""
         return f"{', '.join(map(repr, self.parts))}, {super().extra_repr()}"

@@ -1,4 +1,4 @@
-"""The encoder of a class label: one learned vector per class."""
+"""Encoder of a class label: one learned vector per class."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ class LabelEmbedding(Encoder):
         return torch.full((num,), label)
 
     def extra_repr(self) -> str:
-        """The number of classes, shapes and what is given."""
+        """Return the number of classes, shapes and what is given."""
         return f"num_classes={self.num_classes}, {super().extra_repr()}"

@@ -1,4 +1,4 @@
-"""The encoder of structure: turns a segmentation map or keypoints into a map of features."""
+"""Encoder of structure: turns a segmentation map or keypoints into a map of features."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ class MapEncoder(Encoder):
         return F.adaptive_max_pool2d(channels, self.size)
 
     def extra_repr(self) -> str:
-        """The number of channels, shapes and what is given."""
+        """Return the number of channels, shapes and what is given."""
         return f"num_channels={self.num_channels}, {super().extra_repr()}"

@@ -1,4 +1,4 @@
-"""The encoder of a caption: a convolutional and recurrent network over its characters."""
+"""Encoder of a caption: a convolutional and recurrent network over its characters."""
 
 from __future__ import annotations
 

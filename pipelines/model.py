@@ -83,17 +83,17 @@ class Model(nn.Module):
 
     @property
     def has_latents(self) -> bool:
-        """Whether h comes from latents with a prior, so that distortion + rate is a bound."""
+        """True if h comes from latents with a prior, so that distortion + rate is a bound."""
         return self.encoder is not None and self.encoder.has_latents
 
     @property
     def given(self) -> str:
-        """What h is made of at no cost, such as "label" or "code"; "" with latents or without h."""
+        """Name of what h is made of at no cost, such as "label"; "" with latents or without h."""
         return "" if self.encoder is None else self.encoder.given
 
     @property
     def kind(self) -> str:
-        """The kind of number that distortion + rate is: "exact", "bound" or "given ..."."""
+        """Kind of number that distortion + rate is: "exact", "bound" or "given ..."."""
         return self.kind_under("given")
 
     def kind_under(self, condition: Condition) -> str:
@@ -114,17 +114,17 @@ class Model(nn.Module):
 
     @property
     def encodes_images(self) -> bool:
-        """Whether h is made of the image itself, not of an annotation."""
+        """True if h is made of the image itself, not of an annotation."""
         return self.encoder is not None and self.encoder.reads_image
 
     @property
     def num_classes(self) -> int:
-        """The number of labels that h can be made of; 0 if it isn't made of a label alone."""
+        """Number of labels that h can be made of; 0 if it isn't made of a label alone."""
         return 0 if self.encoder is None else self.encoder.num_classes
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shape of one image's Gaussian latents per level, top level first."""
+        """Shape of one image's latents per level, top level first."""
         return () if self.encoder is None else self.encoder.latent_shapes
 
     def forward(self, x: Tensor, y: Annotation = None, *, noise: Noise | None = None) -> Terms:

@@ -1,4 +1,4 @@
-"""The training objective, computed from the terms of the bound.
+"""Training objective, computed from the terms of the bound.
 
 The bound of an image is distortion + rate, in nats, and every log and result reports it. Training
 may minimize a surrogate that keeps the latents from collapsing early:

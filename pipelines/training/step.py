@@ -22,15 +22,15 @@ from pipelines.training.schedule import Work, learning_rate, seed_step
 
 
 class Outcome(NamedTuple):
-    """What a step came to, the same in every process.
+    """Outcome of a step, the same in every process.
 
     Attributes:
-        status: "taken"; "nonfinite" if some process met a loss or gradient that is no finite
-            number, and nothing was changed; "rescaled" if that was only float16's small range,
-            and nothing but the scale of the loss was changed.
+        status: "taken"; "nonfinite" if a loss or gradient of some process was not finite, and
+            nothing was changed; "rescaled" if that was only float16's small range, and only the
+            scale of the loss was changed.
         sums: over the global batch, in nats: surrogate, distortion, rate of each level.
         norm: of the whole gradient, before clipping.
-        flags: the sums of what the processes handed in.
+        flags: the sums of the processes' flags.
         auxiliary: the sum of the auxiliary loss, which the surrogate contains; None without one.
     """
 
@@ -42,16 +42,16 @@ class Outcome(NamedTuple):
 
 
 class Stepper:
-    """Takes steps; everything that one step leaves to the next is in `state`.
+    """Takes steps; everything that one step passes to the next is in `state`.
 
     Args:
         fabric: launched.
         model: a plain module, built alike in every process.
         config: of the run.
-        total: steps of the whole run, for the learning rate's decay.
+        total: steps of the whole run, for the decay of the learning rate.
 
     Attributes:
-        step: how many steps were done, taken or left out.
+        step: the number of steps done, taken or skipped.
         ema: the averaged model.
     """
 
@@ -60,17 +60,17 @@ class Stepper:
         self.ema = EMA(model, config.ema)
         self.ema.module.to(fabric.device)
         self.model = fabric.setup_module(compiled(fabric, model) if config.compile else model)
-        self.ema.copy(model)  # after set-up, which makes the processes' weights equal
+        self.ema.copy(model)  # after setup, which makes the processes' weights equal
         self.optimizer: Any = fabric.setup_optimizers(_optimizer(model, config))
         self.step = 0
         self.scales: tuple[float, ...] = ()  # of soft free bits, one per level
 
     def take(self, job: Work, flags: Callable[[], list[float]]) -> Outcome:
-        """Do one step, if every process finds its loss and the gradient finite.
+        """Do one step, if loss and gradient are finite in every process.
 
         Args:
             job: this process's share of the global batch.
-            flags: asked when the gradient is there, and added up over the processes.
+            flags: called once the gradient is there; its result is summed over the processes.
         """
         own, auxiliary = self._backward(job)
         norm = self._clip().to(own).reshape(1) / self.fabric.world_size
@@ -87,19 +87,19 @@ class Stepper:
         else:
             status = "nonfinite"
             if (scaler := self._scaler) is not None:
-                scaler.update(scaler.get_scale())  # it forgets the gradient, and keeps its scale
-            self.ema.restore_buffers(self.plain)  # forward may have spoilt running statistics
+                scaler.update(scaler.get_scale())  # drops the gradient, and keeps the scale
+            self.ema.restore_buffers(self.plain)  # forward may have spoiled running statistics
         self.optimizer.zero_grad()
         self.step += 1
         return Outcome(status, sums, total_norm, total_flags, extra)
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step taken."""
+        """Learning rate of the last step taken."""
         return self.optimizer.param_groups[0]["lr"]
 
     def averaged(self) -> nn.Module:
-        """The averaged model, alike in every process: its buffers are the first one's."""
+        """Return the averaged model, alike in every process: its buffers are the first one's."""
         if self.fabric.world_size > 1:
             for buffer in self.ema.module.buffers():
                 buffer.copy_(self.fabric.broadcast(buffer))
@@ -142,9 +142,9 @@ class Stepper:
         return self.model(*self.fabric.to_device((part.x, part.y)))
 
     def _mean_rates_ahead(self, job: Work) -> Tensor | None:
-        """Each level's mean rate over the global batch, where free bits need it before backward.
+        """Return the mean rate of each level over the global batch, if free bits need it.
 
-        In a split batch no part knows it, so this takes one more forward pass of all of them.
+        A micro-batch can't know it, so this takes another forward pass of all of them.
         """
         if self.config.free_bits == 0 or self.config.accumulate == 1:
             return None
@@ -156,7 +156,7 @@ class Stepper:
         return self._sum(sums) / len(job.indices)
 
     def _sum(self, tensor: Tensor) -> Tensor:
-        """Over the processes."""
+        """Sum over the processes."""
         return self.fabric.all_reduce(tensor, reduce_op="sum")  # pyright: ignore[reportReturnType]
 
     def _kl_weights(self, levels: int) -> list[float]:
@@ -166,7 +166,7 @@ class Stepper:
         return [weight * scale for weight, scale in zip(weights, self.scales, strict=True)]
 
     def _clip(self) -> Tensor:
-        """The norm of the whole gradient, which is then clipped."""
+        """Clip the gradient; return its norm before that."""
         norm = self.fabric.clip_gradients(
             self.model,
             self.optimizer,
@@ -198,7 +198,7 @@ class Stepper:
         return precision.scaler if isinstance(precision, MixedPrecision) else None
 
     def _lower_loss_scale(self) -> bool:
-        """Let float16's gradient scaler meet an overflow; False without one or if it can't."""
+        """Let float16's gradient scaler handle an overflow; False without one or if it can't."""
         scaler = self._scaler
         if scaler is None or scaler.get_scale() < 1:
             return False
@@ -206,7 +206,7 @@ class Stepper:
         return True
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint; all processes call it, as parameters may lie in pieces."""
+        """Return the state for a checkpoint; all processes call it: parameters may be sharded."""
         return {
             "step": self.step,
             "model": whole_state(self.plain.state_dict()),
@@ -218,10 +218,10 @@ class Stepper:
         }
 
     def load(self, state: dict[str, Any], source: Path) -> None:
-        """Go on from `state`.
+        """Resume from `state`.
 
         Raises:
-            CheckpointError: it is of another model.
+            CheckpointError: it belongs to another model.
         """
         own = self.plain.state_dict()
         tensors = {
@@ -242,7 +242,7 @@ class Stepper:
 
 
 def _total(figures: Tensor) -> Tensor:
-    """Sums over the examples of (…, B) figures, in float64 where the device has it."""
+    """Sum (…, B) figures over the examples, in float64 if the device has it."""
     return figures.detach().to(widest_float(figures.device)).sum(-1)
 
 
