@@ -500,5 +500,5 @@ def test_an_empty_training_set_is_refused(tmp_path):
 def test_devices_that_are_not_there_are_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ValueError, match="--accelerator cuda --devices auto is not to be had"):
+    with pytest.raises(ValueError, match="--accelerator cuda --devices auto is not available"):
         make_fabric(TrainConfig(accelerator="cuda"))
