@@ -1,6 +1,6 @@
 """Evaluation: exact negative log-likelihoods, bounds, latents and leaderboards.
 
-Names are imported when they are first used, so that the commands over result files need no torch.
+Each name is imported on first use, so the commands on result files start without torch.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
-"""Measurements of a model's latents, and the verdict whether the posterior has collapsed."""
+"""Measurements of a model's latents, and a verdict on posterior collapse."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-IDLE_RATE = 0.1  # nats per image: a level that pays less says nothing about the image
+IDLE_RATE = 0.1  # nats per image; a level with less carries nothing about the image
 
 
 @dataclass(frozen=True)
 class Level:
-    """One latent level: what it costs and how much of it is used. Rates in nats per image.
+    """Measurements of one latent level: its cost and its use. Rates are in nats per image.
 
-    A deterministic code is free: it has no rate, and no mutual information can be estimated.
+    A deterministic code is free: it has no rate, and its mutual information is undefined.
     """
 
     rate: float | None
     rate_per_dimension: tuple[float, ...]
-    active: tuple[bool, ...]  # per dimension, in the same order
+    active: tuple[bool, ...]  # per dimension
     mutual_information: float | None
     mutual_information_stderr: float | None
     mutual_information_cap: float | None
@@ -30,28 +30,28 @@ class Level:
 
 @dataclass(frozen=True)
 class Latents:
-    """The latents of a model on a set of images, all in nats per image."""
+    """Measurements of a model's latents on a set of images, in nats per image."""
 
     distortion: float
     levels: tuple[Level, ...]  # top first
-    gain: float | None  # of the own code over a swapped one
+    gain: float | None  # of an image's own code over a swapped one
     gain_stderr: float | None
-    count: int  # of images with codes
-    scored: int | None = None  # of images, for the distortion and the rates
-    images: dict[str, str] = field(default_factory=dict)  # how each part's images were drawn
+    count: int  # encoded images
+    scored: int | None = None  # images scored, for the distortion and the rates
+    images: dict[str, str] = field(default_factory=dict)  # by part, the choice of its images
 
     @property
     def rate(self) -> float:
-        """Nats per image that the latents cost together."""
+        """Total nats per image of all levels."""
         return sum(level.rate or 0.0 for level in self.levels)
 
     @property
     def verdict(self) -> str:
-        """Say in plain words whether the code is used."""
+        """Sentence that says whether the decoder uses the code."""
         return verdict(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of a result file, the rate and the verdict written out."""
+        """Return the JSON object for a result file, including the rate and the verdict."""
         return {**asdict(self), "rate": self.rate, "verdict": self.verdict}
 
 
@@ -60,7 +60,7 @@ def _idle(level: Level) -> bool:
 
 
 def verdict(latents: Latents) -> str:
-    """Say in plain words whether the posterior has collapsed, and what isn't defined for it."""
+    """Return a sentence on posterior collapse, and one on what is undefined for the latents."""
     undefined = (
         level.rate is not None and level.mutual_information is None for level in latents.levels
     )
@@ -83,21 +83,21 @@ def _use(latents: Latents) -> str:
     idle = [number for number, level in enumerate(latents.levels, start=1) if _idle(level)]
     if len(idle) == len(latents.levels) and free:
         return (
-            f"The code is nearly the same for every image ({used}), though it costs nothing. "
+            f"The code is nearly the same for every image ({used}), although it is free. "
             "Train longer, or with a lower learning rate."
         )
     if len(idle) == len(latents.levels):
         return (
-            f"Posterior collapse: the code says almost nothing about the image ({used}). "
+            f"Posterior collapse: the code carries almost nothing about the image ({used}). "
             "Try KL warm-up, free bits, or a decoder with a smaller receptive field."
         )
     if latents.gain is not None and latents.gain <= 2 * (latents.gain_stderr or 0.0):
         return (
-            f"The code is there but not read ({used}): swapping it with another image's costs "
-            f"{latents.gain:.2f} ± {latents.gain_stderr or 0.0:.2f} nats. The decoder ignores it."
+            f"The decoder ignores the code ({used}): swapping it with another image's costs "
+            f"{latents.gain:.2f} ± {latents.gain_stderr or 0.0:.2f} nats."
         )
     if idle:
         names = ", ".join(map(str, idle))
-        return f"Level {names} (from the top) has collapsed; the others are used ({used})."
-    gained = "" if latents.gain is None else f"; the own code is worth {latents.gain:.2f} nats"
+        return f"Level {names} (from the top) has collapsed. The others are used ({used})."
+    gained = "" if latents.gain is None else f", {latents.gain:.2f} nats gained over another's code"
     return f"The code is used: {used}{gained}."

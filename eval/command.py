@@ -21,11 +21,11 @@ def run(
     """Parse a command's flags and do its work; return its exit code.
 
     Args:
-        config: a dataclass of the flags.
-        work: the command; returns its exit code.
-        name: the command's name, for the usage line.
-        about: what `--help` says of it.
-        argv: the words to parse; those of the command line if None.
+        config: dataclass of the flags.
+        work: function of the flags that returns the exit code.
+        name: name of the command, for the usage line.
+        about: description for `--help`.
+        argv: words to parse; those of the command line if None.
     """
     script = Path(sys.argv[0]).name == SCRIPT
     prog = f"{SCRIPT} {name}" if script else f"python -m eval.{name}"

@@ -37,7 +37,7 @@ class Config:
 
 
 def show(config: Config) -> int:
-    """Print the comparison, and write its page; returns the exit code."""
+    """Print the comparison, write its page, and return the exit code."""
     if config.num < 1:
         raise ResultError(f"expected --num of at least 1, got {config.num}")
     runs = at_home(config.run_a), at_home(config.run_b)

@@ -1,7 +1,7 @@
-"""Comparison of two results image by image.
+"""Paired comparison of two results.
 
-The difference is taken image by image, so that what makes an image hard for both cancels, and its
-standard error is far below that of either mean.
+Pairing the scores cancels what makes an image hard for both models, so the standard error of the
+difference is far below that of either mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAME = ("data", "variant", "split", "count", "fingerprint", "image_shape", "leve
 
 @dataclass(frozen=True)
 class Comparison:
-    """Run A less run B, in nats per image: negative where A is better."""
+    """Run A minus run B, in nats per image: negative if A is better."""
 
     a: Result
     b: Result
@@ -29,25 +29,25 @@ class Comparison:
 
     @property
     def deviations(self) -> float:
-        """The mean difference in standard errors."""
+        """Mean difference, in standard errors."""
         mean, stderr = self.difference.mean, self.difference.stderr
         if mean == 0:
             return 0.0
         return mean / stderr if stderr else float(np.copysign(np.inf, mean))
 
     def best(self, most: int) -> np.ndarray:
-        """Return the images on which A gains most over B, the largest gain first."""
+        """Return the images on which A is better than B, the largest gains first."""
         order = np.argsort(self.difference.values, kind="stable")[:most]
         return order[self.difference.values[order] < 0]
 
     def worst(self, most: int) -> np.ndarray:
-        """Return the images on which B gains most over A, the largest gain first."""
+        """Return the images on which B is better than A, the largest gains first."""
         order = np.argsort(-self.difference.values, kind="stable")[:most]
         return order[self.difference.values[order] > 0]
 
     @property
     def verdict(self) -> str:
-        """Say which run is better, and how surely."""
+        """Sentence that says which run is better, and how significantly."""
         mean, stderr = self.difference.mean, self.difference.stderr
         bits = bits_per_dim(abs(mean), self.a.dims)
         gap = f"{abs(mean):.3f} ± {stderr:.3f} nats/image ({bits:.5f} bits/dim)"
@@ -66,11 +66,10 @@ def _scores(run: Path) -> tuple[Result, np.ndarray]:
 
 
 def compare(run_a: Path, run_b: Path) -> Comparison:
-    """Compare two run directories image by image.
+    """Compare two runs image by image.
 
     Raises:
-        ResultError: a run has no scores, or the two were scored on different images or under
-            different conditions.
+        ResultError: a run has no scores, or the two were scored on different images.
     """
     (a, scores_a), (b, scores_b) = _scores(run_a), _scores(run_b)
     for name in SAME:
@@ -83,13 +82,13 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
 
 
 def kinds(comparison: Comparison) -> str:
-    """Warn where the two numbers are of different kinds; empty where they aren't."""
+    """Return a warning if the two numbers are of different kinds, else an empty string."""
     a, b = comparison.a, comparison.b
     if (a.kind, a.condition) == (b.kind, b.condition):
         return ""
     return (
         f"A is {a.kind} (condition {a.condition}), B is {b.kind} (condition {b.condition}): "
-        "the difference mixes the models with what their numbers mean."
+        "the difference reflects more than the models."
     )
 
 
@@ -105,7 +104,7 @@ def settings(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def to_text(comparison: Comparison, most: int) -> str:
-    """Write the comparison for a terminal."""
+    """Return the comparison as text for a terminal."""
     lines = []
     for name, result in (("A", comparison.a), ("B", comparison.b)):
         bits = f"{result.bits_per_dim:.4f} bits/dim"
@@ -120,5 +119,5 @@ def to_text(comparison: Comparison, most: int) -> str:
     lines.append(f"A is better on {wins:,} of {len(values):,} images.")
     for name, places in (("A", comparison.best(most)), ("B", comparison.worst(most))):
         gains = ", ".join(f"#{place} ({abs(values[place]):.2f})" for place in places) or "none"
-        lines.append(f"Images that {name} gains most on (nats): {gains}")
+        lines.append(f"Images on which {name} gains most (nats): {gains}")
     return "\n".join(lines)

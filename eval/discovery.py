@@ -1,4 +1,4 @@
-"""Results in run directories, files and folders: found, read, and held against each other."""
+"""Discovery of results in run directories, files and folders, and of contradictions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from eval.text import complain
 
 
 class Found(NamedTuple):
-    """A result and the file it stands in."""
+    """A result and its file."""
 
     result: Result
     path: Path
 
     @property
     def run_dir(self) -> Path | None:
-        """The run directory, where the file is one's `result.json`."""
+        """Run directory, if the file is its `result.json`."""
         return self.path.parent if self.path.name == "result.json" else None
 
 
 def _files(path: Path) -> list[Path]:
-    """List the result files that a named path stands for."""
+    """List the result files at a path."""
     if path.is_file():
         return [path]
     if not path.exists():
@@ -41,12 +41,12 @@ def _files(path: Path) -> list[Path]:
         if file.is_file() and (file.name == "result.json" or not _in_run(file.parent, path))
     )
     if not found:
-        raise ResultError(f"{path} holds no result: train or evaluate a run there first")
+        raise ResultError(f"{path} contains no result: train or evaluate a run there first")
     return found
 
 
 def _in_run(folder: Path, root: Path) -> bool:
-    """Tell whether a folder below root belongs to a run, whose other JSON files are no results."""
+    """Tell whether a folder below root is in a run, whose other JSON files are not results."""
     if (folder / "config.json").exists() or (folder / "result.json").exists():
         return True
     return folder != root and _in_run(folder.parent, root)
@@ -57,27 +57,27 @@ def _same_run(r: Result) -> tuple[Any, ...]:
 
 
 def _own(r: Result) -> Result:
-    """Return a result without what `pipelines.latents` adds to a run's own file later."""
+    """Return a result without what `pipelines.latents` may add to the run's file later."""
     return replace(r, latents=None, probes=(), estimates=(), extra={})
 
 
 def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
     """Find and read results in run directories, result files, and folders of either.
 
-    Copies of one result count once. The outcome doesn't depend on the order of the paths.
+    Copies of a result count once. The outcome does not depend on the order of the paths.
 
     Returns:
         The results, and one sentence for each file that was left out.
 
     Raises:
-        ResultError: a path doesn't exist or holds nothing, or two files claim the same run with
-            different numbers.
+        ResultError: a path doesn't exist or contains no result, or two files of the same run
+            contain different numbers.
     """
     listed = [file for path in paths for file in _files(at_home(path))]
     files = {file.resolve(): file for file in sorted(listed, reverse=True)}.values()
     found: dict[tuple[Any, ...], Found] = {}
     problems = []
-    # Run directories first: of two copies the one with pictures beside it is kept.
+    # Run directories first: of two copies, keep the one with pictures next to it.
     for file in sorted(files, key=lambda file: (file.name != "result.json", file)):
         try:
             result = read_result(file)
@@ -88,19 +88,20 @@ def discover(paths: Iterable[Path | str]) -> tuple[list[Found], list[str]]:
         one, other = (json.dumps(_own(r).to_json()) for r in (first.result, result))
         if one != other:
             raise ResultError(
-                f"{first.path} and {file} claim the same run ({result.name}) with different "
-                "content: remove the wrong one"
+                f"{first.path} and {file} claim to be the same run ({result.name}) but differ: "
+                "remove the wrong one"
             )
     return sorted(found.values(), key=lambda one: one.path), problems
 
 
 def check_output(out: Path | None, paths: Iterable[Path | str]) -> None:
-    """Refuse to write over what a command reads from these paths.
+    """Refuse to overwrite a file that a command reads from these paths.
 
-    That is a result file, the scores beside it, and every file of a run directory but its pages.
+    That is a result file, the scores next to it, and every file in a run directory except its
+    pages.
 
     Raises:
-        ResultError: `out` is one of them, whatever the name that leads there.
+        ResultError: `out` is one of them, under any name.
     """
     if out is None or not at_home(out).exists():
         return
@@ -110,12 +111,12 @@ def check_output(out: Path | None, paths: Iterable[Path | str]) -> None:
             files += [file for file in result.parent.rglob("*") if file.suffix != ".html"]
         if any(file.exists() and at_home(out).samefile(file) for file in files):
             raise ResultError(
-                f"{out} is a file that this command reads, or another one of the run in "
-                f"{result.parent}: write to another file"
+                f"{out} belongs to the run in {result.parent}, which this command reads: write to "
+                "another file"
             )
 
 
 def report_problems(problems: Sequence[str]) -> None:
-    """Name every file that was left out, on stderr."""
+    """Name on stderr every file that was left out."""
     for problem in problems:
         complain("left out", problem)

@@ -1,4 +1,4 @@
-"""Files that the tables are made of: read with suspicion, and replaced whole or not at all."""
+"""Reading of files that may be damaged or hostile, and atomic writing."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from eval.text import say
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write or replace a file, as a whole or not at all.
+    """Write or replace a file atomically.
 
-    A file that is replaced keeps its mode bits. A symbolic link stays one, and the file that it
-    points to is replaced.
+    A replaced file keeps its mode bits. A symbolic link stays a link, and the file it points to is
+    replaced.
 
     Raises:
-        ResultError: the disk is full, the folder read-only, …; `path` is as it was.
+        ResultError: the disk is full, the folder is read-only, …; `path` is unchanged.
     """
-    # Half of a surrogate pair, from an edited file, is escaped: JSON reads that as what it was.
+    # Half of a surrogate pair, from an edited file, is escaped: JSON reads that back unchanged.
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name[:180]}.{secrets.token_hex(4)}.unfinished")
     try:
         if target.exists() and not target.is_file():
-            raise ResultError(f"cannot write {path}: it is not a regular file, choose another name")
+            raise ResultError(
+                f"cannot write {path}: it is not a regular file, so choose another name"
+            )
         with beside.open("xb") as file:
             if target.exists():
                 os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
@@ -45,12 +47,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def at_home(path: Path | str) -> Path:
-    """Return a path with ~ and ~user replaced by the home folder, where there is one."""
+    """Return a path with ~ and ~user expanded to the home folder, if there is one."""
     return Path(os.path.expanduser(path))  # Path.expanduser raises a RuntimeError instead
 
 
 def emit(text: str, out: Path | None) -> None:
-    """Write text to a file, or to the terminal where none is named."""
+    """Write text to a file, or to the terminal if `out` is None."""
     if out is None:
         say(text.removesuffix("\n"))
         return
@@ -60,19 +62,19 @@ def emit(text: str, out: Path | None) -> None:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Return the array of an .npy file, memory-mapped: no more is read than the file holds.
+    """Return the array in an .npy file, memory-mapped. No pickle is loaded.
 
     Raises:
-        ResultError: it is not a whole .npy file of plain numbers; no pickle in it is run.
+        ResultError: it is not a complete .npy file of numbers.
     """
     try:
-        if not path.is_file():  # a named pipe would never end
+        if not path.is_file():  # reading a named pipe would never end
             raise ResultError(f"{path} is not a regular file")
         array = np.lib.format.open_memmap(path, mode="r")
     except ResultError:
         raise
-    except Exception as error:  # whatever a reader makes of a damaged or hostile file
-        reason = (isinstance(error, OSError) and error.strerror) or "it is not a whole .npy file"
+    except Exception as error:  # of any kind, from a damaged or hostile file
+        reason = (isinstance(error, OSError) and error.strerror) or "it is not a complete .npy file"
         raise ResultError(f"cannot read {path}: {reason}") from error
     if array.dtype.kind not in "fiu":
         raise ResultError(f"cannot read {path}: expected numbers, got {array.dtype}")
@@ -80,5 +82,5 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def is_own_file(path: Path) -> bool:
-    """Tell whether a path is a regular file itself, and not a link to one from elsewhere."""
+    """Tell whether a path is a regular file itself, not a symbolic link to one."""
     return path.is_file() and not path.is_symlink()

@@ -1,4 +1,4 @@
-"""Per-image numbers of a whole set, gathered from the processes that share it."""
+"""Per-image numbers for a whole set, gathered over the processes that share it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eval.terms import Reduce
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """Return the tensor: the sum over the processes of a run that has only one."""
+    """Return the tensor unchanged: the sum over processes when there is only one."""
     return tensor
 
 
@@ -24,15 +24,15 @@ def double(tensor: Tensor) -> Tensor:
 
 
 class PerImage:
-    """Per-image numbers of the whole set, filled by position and added over processes.
+    """Per-image numbers for the whole set, filled in by position and summed over processes.
 
-    Each process leaves zeros where it scored nothing, so that the sum is the gathered table and
-    every mean is taken in the order of the set, however many processes shared the work.
+    Each process leaves zeros for the images it did not score, so the sum is the gathered table.
+    Every mean is then taken in the order of the set, however many processes shared the work.
     """
 
     def __init__(self, rows: int, count: int):
         if count < 1:
-            raise ValueError(f"a set to score holds at least one image, got count={count}")
+            raise ValueError(f"expected at least one image to score, got count={count}")
         self.values = torch.zeros(rows, count, dtype=torch.float64)
         self.visits = torch.zeros(count, dtype=torch.float64)
 
@@ -40,16 +40,18 @@ class PerImage:
         where = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
         count = len(self.visits)
         if where.shape != values.shape[1:]:
-            raise ValueError(f"{values.shape[1]} images came with {where.numel()} indices")
+            raise ValueError(
+                f"expected one index for each of {values.shape[1]} images, got {where.numel()}"
+            )
         if len(where) and (int(where.min()) < 0 or int(where.max()) >= count):
             raise ValueError(
-                f"indices must lie in 0..{count - 1}, got {int(where.min())}..{int(where.max())}"
+                f"indices must be in 0..{count - 1}, got {int(where.min())}..{int(where.max())}"
             )
         self.visits.index_add_(0, where, torch.ones(len(where), dtype=torch.float64))
         self.values[:, where] = double(values)
 
     def gather(self, reduce: Reduce) -> np.ndarray:
-        """Return (rows, count) after checking that every image was scored once, and finitely."""
+        """Return (rows, count) after checking that every image has exactly one, finite score."""
         visits = reduce(self.visits).numpy()
         values = reduce(self.values).numpy()
         if (visits != 1).any():
@@ -57,12 +59,12 @@ class PerImage:
             raise ValueError(
                 f"each of the {len(visits)} images must be scored exactly once, but image "
                 f"{position} was scored {int(visits[position])} times "
-                f"({int((visits != 1).sum())} images in all are missing or repeated)"
+                f"({int((visits != 1).sum())} images in total are missing or repeated)"
             )
         if not np.isfinite(values).all():
             position = int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])
             raise NonFiniteScoreError(
-                f"image {position} scored {values[:, position].tolist()} nats: a mean over the set "
-                "would mean nothing (did training diverge?)"
+                f"image {position} scored {values[:, position].tolist()} nats: the mean over the "
+                "set is undefined (did training diverge?)"
             )
         return values

@@ -19,9 +19,7 @@ from eval.terms import Batches, Model, Noise, Reduce, call
 
 def _check_ks(ks: Sequence[int], chunk: int) -> None:
     if not ks or min(ks) < 1 or chunk < 1:
-        raise ValueError(
-            f"importance weighting needs K and chunk of at least 1, got K={list(ks)}, chunk={chunk}"
-        )
+        raise ValueError(f"expected K and chunk of at least 1, got K={list(ks)}, chunk={chunk}")
     if any(large % small or large == small for small, large in pairwise(ks)):
         raise ValueError(f"each K must be a multiple of the one before, got {list(ks)}")
 
@@ -37,23 +35,23 @@ def importance_curve(
 ) -> Tensor:
     """Estimate log p(x) with K importance samples, for several K from one pass of weights.
 
-    L_K = log (1/K) Σ_k p(x | z_k) p(z_k) / q(z_k | x) is, in expectation, a lower bound of
+    L_K = log (1/K) Σ_k p(x | z_k) p(z_k) / q(z_k | x) is, in expectation, a lower bound on
     log p(x) that rises with K (Burda, Grosse and Salakhutdinov, "Importance Weighted
-    Autoencoders", 2015, https://arxiv.org/abs/1509.00519). The largest K uses all weights; a
+    Autoencoders", 2015, https://arxiv.org/abs/1509.00519). The largest K uses all weights. A
     smaller one is averaged over disjoint blocks of them, which keeps its expectation, lowers its
-    variance, and by Jensen's inequality makes the curve rise for every single image.
+    variance, and by Jensen's inequality makes the curve rise for every image.
 
-    Memory is that of one forward pass over `chunk` copies of the batch, whatever K is.
+    Memory is that of one forward pass over `chunk` copies of the batch, for any K.
 
     Args:
-        model: `(x, y) -> Terms`, drawing a fresh latent for every image of every call. If it has a
-            method `draws(x, y, copies) -> Terms`, image by image, that is called in place of
-            repeating x and y: it can encode each image once.
+        model: `(x, y) -> Terms`, which draws a new latent for every image in every call. If it has
+            a method `draws(x, y, copies) -> Terms`, image by image, that is called instead of
+            repeating x and y, so it can encode each image once.
         x: (B, C, H, W) levels.
         y: the annotation: None, a tensor (B, ...), or a tuple of those.
         ks: rising, each a multiple of the one before.
-        chunk: how many weights of each image one forward pass draws.
-        noise: `(first, num)` -> what the model is called with as `noise=`; see `evaluate`.
+        chunk: number of weights per image that one forward pass draws.
+        noise: `(first, num)` -> the model's argument `noise=`; see `evaluate`.
 
     Returns:
         (len(ks), B) float64 nats on the CPU: estimates of log p(x).
@@ -76,7 +74,7 @@ def importance_curve(
 
 
 def _carry(blocks: Tensor, totals: Tensor, weight: Tensor, drawn: int, ks: Sequence[int]) -> None:
-    """Add one weight to the smallest block; a block that is full counts, and joins the next one."""
+    """Add a weight to the smallest block; add a full block to the totals and to the next block."""
     for level, k in enumerate(ks):
         blocks[level] = torch.logaddexp(blocks[level], weight)
         if drawn % k:
@@ -109,10 +107,10 @@ def evaluate_importance(
     noise: Noise | None = None,
     reduce: Reduce = alone,
 ) -> dict[int, Score]:
-    """Score a whole set by importance weighting: for each K the NLL estimate in nats per image.
+    """Score a whole set by importance weighting: an NLL estimate in nats per image for each K.
 
-    Arguments as in `evaluate` and `importance_curve`. The scores are comparable image by image:
-    they come from the same weights.
+    The arguments are those of `evaluate` and `importance_curve`. The scores can be compared image
+    by image, since they come from the same weights.
     """
     _check_ks(ks, chunk)
     table = PerImage(len(ks), count)

@@ -1,7 +1,7 @@
-"""Paths between codes, and how smoothly a decoder follows them.
+"""Interpolation between codes, and the smoothness of the decoded path.
 
-A path is made here, decoded elsewhere (with the same noise at every step, so that only the code
-changes), and its pictures come back to be measured.
+Decode a path with the same noise at every step, so that only the code changes, then measure the
+images with `smoothness`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Method = Literal["lerp", "slerp"]
 def _check(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() < 2:
         raise ValueError(
-            "both ends of a path must be codes of one shape (B, …), "
+            "both ends of a path must be codes of the same shape (B, …), "
             f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     if not (a.is_floating_point() and b.is_floating_point()):
@@ -35,15 +35,16 @@ def lerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Return the point at t on the arc from a to b, each example's code taken as one vector.
+    """Return the point at t on the arc from a to b, taking each example's code as one vector.
 
     sin((1-t)Ω)/sin Ω · a + sin(tΩ)/sin Ω · b, with Ω the angle between the two (Shoemake,
     "Animating rotation with quaternion curves", 1985; used for latents by White, "Sampling
-    Generative Networks", 2016, https://arxiv.org/abs/1609.04468). Draws of a wide Gaussian have
-    nearly one length, which a straight line would leave.
+    Generative Networks", 2016, https://arxiv.org/abs/1609.04468). Draws from a high-dimensional
+    Gaussian all have nearly the same norm, which a straight line would not keep.
 
     Raises:
-        ValueError: a code is zero, or two point in opposite directions: no arc is given by them.
+        ValueError: a code is zero, or two codes point in opposite directions, so that the arc is
+            undefined.
 
     >>> half = slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
     >>> [round(v, 4) for v in half[0].tolist()]
@@ -53,12 +54,14 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     u, v = a.flatten(1).cpu().double(), b.flatten(1).cpu().double()
     lengths = u.norm(dim=1) * v.norm(dim=1)
     if (lengths == 0).any():
-        raise ValueError("slerp needs codes with a direction, but one is all zeros: use lerp")
+        raise ValueError("slerp needs nonzero codes, but one is all zeros: use lerp")
     cosine = ((u * v).sum(1) / lengths).clamp(-1, 1)
     if (cosine < -1 + 1e-9).any():
-        raise ValueError("slerp needs one arc between two codes, but a pair is opposite: use lerp")
+        raise ValueError(
+            "slerp has no unique arc between opposite codes, but a pair is opposite: use lerp"
+        )
     angle = torch.acos(cosine)
-    # Where the angle vanishes the arc is the straight line; sin would give 0/0.
+    # If the angle vanishes the arc is the straight line; sin would give 0/0.
     straight = angle < 1e-6
     sine = torch.where(straight, 1.0, torch.sin(angle))
     from_a = torch.where(straight, 1 - t, torch.sin((1 - t) * angle) / sine)
@@ -67,13 +70,13 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 def path(a: Tensor, b: Tensor, steps: int, method: Method = "slerp") -> Tensor:
-    """Return `steps` codes from a to b, both included: (steps, B, …).
+    """Return `steps` codes from a to b, including both: (steps, B, …).
 
     >>> path(torch.zeros(1, 1), torch.ones(1, 1), 3, "lerp").flatten().tolist()
     [0.0, 0.5, 1.0]
     """
     if steps < 2:
-        raise ValueError(f"a path has at least its two ends, got steps={steps}")
+        raise ValueError(f"expected a path of at least 2 steps, its ends, got steps={steps}")
     if method not in ("lerp", "slerp"):
         raise ValueError(f"method must be 'lerp' or 'slerp', got {method!r}")
     point = lerp if method == "lerp" else slerp
@@ -82,15 +85,15 @@ def path(a: Tensor, b: Tensor, steps: int, method: Method = "slerp") -> Tensor:
 
 
 class Smoothness(NamedTuple):
-    """How far the pictures of decoded paths move, in levels per pixel.
+    """Changes along decoded paths, in levels per sub-pixel.
 
     Attributes:
-        steps: (T - 1,) mean absolute change of a sub-pixel at each step, over pixels and pairs.
+        steps: (T - 1,) mean absolute change of a sub-pixel at each step.
         mean: the mean of `steps`.
-        normalized: `mean` as a share of the widest possible change, num_levels - 1.
-        largest: the biggest step as a multiple of the mean: 1 is even, T - 1 is one jump.
-        detour: path length over the change from end to end: 1 where no pixel turns back; None
-            where the ends decode to the same picture.
+        normalized: `mean` as a fraction of the largest possible change, num_levels - 1.
+        largest: the largest step as a multiple of the mean: 1 is even, T - 1 is a single jump.
+        detour: path length over the change from end to end: 1 if no sub-pixel turns back, None if
+            both ends decode to the same image.
     """
 
     steps: tuple[float, ...]
@@ -113,7 +116,7 @@ def smoothness(images: Tensor, num_levels: int) -> Smoothness:
             f"got {images.dtype} {tuple(images.shape)}"
         )
     if num_levels < 2:
-        raise ValueError(f"an image has at least 2 levels, got num_levels={num_levels}")
+        raise ValueError(f"expected at least 2 levels, got num_levels={num_levels}")
     levels = images.double()
     steps = levels.diff(dim=0).abs().flatten(1).mean(1)
     ends = float((levels[-1] - levels[0]).abs().mean())

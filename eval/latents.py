@@ -1,7 +1,7 @@
-"""What a latent carries: rate, active units, mutual information, and what the decoder takes of it.
+"""Use of the latents: rate, active units, mutual information, and the gain of an image's own code.
 
-A strong decoder may learn to ignore its code. Each number here shows one side of that; `Latents`
-puts them together and says in plain words whether the posterior has collapsed.
+A strong decoder may learn to ignore its code. `describe` combines these numbers into `Latents`,
+whose verdict says whether the posterior has collapsed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ def _matrix(values: Any, name: str) -> np.ndarray:
         values = values.detach().cpu().numpy()
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 2 or len(array) < 2:
-        raise ValueError(
-            f"{name} must be (N, …) for a set of at least two images, got {array.shape}"
-        )
+        raise ValueError(f"{name} must be (N, …) for at least two images, got {array.shape}")
     return array.reshape(len(array), -1)
 
 
 def active_units(means: Any, threshold: float = ACTIVE_VARIANCE) -> np.ndarray:
-    """Tell which latent dimensions move with the image: variance of the posterior mean ≥ threshold.
+    """Tell which latent dimensions vary with the image: variance of the posterior mean ≥ threshold.
 
-    The variance is taken over the whole set at once, divided by N - 1 (Burda, Grosse and
+    The variance is over the whole set at once, with divisor N - 1 (Burda, Grosse and
     Salakhutdinov, "Importance Weighted Autoencoders", 2015, https://arxiv.org/abs/1509.00519).
 
     Args:
@@ -43,7 +41,7 @@ def active_units(means: Any, threshold: float = ACTIVE_VARIANCE) -> np.ndarray:
         threshold: 0.01 by convention.
 
     Returns:
-        (D,) booleans, D the flattened size of a code.
+        (D,) booleans; D is the flattened size of a code.
 
     >>> active_units([[0.0, 5.0], [1.0, 5.0]]).tolist()
     [True, False]
@@ -59,18 +57,18 @@ class MutualInformation(NamedTuple):
     cap: float
 
     def __str__(self) -> str:
-        return f"{self.nats:.2f} ± {self.stderr:.2f} nats (an estimate that cannot exceed the \
-cap of log N = {self.cap:.2f})"
+        return f"{self.nats:.2f} ± {self.stderr:.2f} nats (an estimate that can't exceed its \
+cap log N = {self.cap:.2f})"
 
 
 def mutual_information(
     means: Any, stds: Any, *, generator: torch.Generator | None = None, chunk: int = 256
 ) -> MutualInformation:
-    """Estimate I(x; z) = E[log q(z|x) - log q(z)], q(z) being the mean posterior of the N images.
+    """Estimate I(x; z) = E[log q(z|x) - log q(z)], where q(z) is the mean posterior of N images.
 
-    One z is drawn for each image; log q(z) is a log-sum-exp over all N diagonal Gaussians less
-    log N. Since the own Gaussian is among them no draw can exceed log N: an estimate near the cap
-    says only "at least about this much". It can be slightly negative by chance.
+    One z is drawn for each image. log q(z) is a log-sum-exp over all N diagonal Gaussians minus
+    log N. Since an image's own Gaussian is among them, no draw can exceed log N: an estimate near
+    that cap is only a lower bound. It can be slightly negative by chance.
 
     After Hoffman and Johnson, "ELBO surgery", 2016; as used by He et al., "Lagging Inference
     Networks and Posterior Collapse", 2019, https://arxiv.org/abs/1901.05534.
@@ -78,8 +76,8 @@ def mutual_information(
     Args:
         means: (N, …) posterior means.
         stds: (N, …) posterior standard deviations, positive.
-        generator: draws z.
-        chunk: images whose draws are compared with all N at once; memory is chunk · N.
+        generator: random generator for z.
+        chunk: number of draws compared with all N posteriors at once; memory is chunk · N.
     """
     mean = torch.from_numpy(_matrix(means, "posterior means"))
     std = torch.from_numpy(_matrix(stds, "posterior standard deviations"))
@@ -96,7 +94,7 @@ def mutual_information(
     parts = []
     for rows in torch.arange(len(mean)).split(chunk):
         z = draws[rows]
-        # log N(z; mean_j, std_j) for all j, but for the constant D/2 log 2π, which cancels.
+        # log N(z; mean_j, std_j) for all j, without the constant D/2 log 2π, which cancels.
         log_q = z @ (mean * precision).T - (z**2) @ precision.T / 2 - constant
         own = log_q.gather(1, rows[:, None])[:, 0]
         parts.append(own - log_q.logsumexp(1) + math.log(len(mean)))
@@ -109,9 +107,9 @@ def swap_gain(
 ) -> Tensor:
     """Return the nats that each image gains from its own code over another image's: (B,).
 
-    log p(x_i | own_i) - log p(x_i | other_i). About zero where the decoder ignores the code,
-    whatever rate the encoder pays. The other images must be a random choice among the whole set:
-    neighbors in a set that is sorted by class have nearly the same code.
+    log p(x_i | own_i) - log p(x_i | other_i). It is about zero if the decoder ignores the code,
+    whatever the rate. Choose the other images at random from the whole set: neighbors in a set that
+    is sorted by class have nearly the same code.
 
     Args:
         log_prob: the decoder's `(x, h) -> (B,)` in nats, in eval mode.
@@ -125,8 +123,8 @@ def swap_gain(
     """
     if not len(x) == len(own) == len(other):
         raise ValueError(
-            f"swapping codes needs two codes for each image, got {len(x)} images with {len(own)} "
-            f"of their own and {len(other)} of others"
+            f"expected two codes for each of {len(x)} images, got {len(own)} of their own and "
+            f"{len(other)} of others"
         )
     with torch.no_grad():
         return log_prob(x, own) - log_prob(x, other)
@@ -140,19 +138,19 @@ def describe(
     *,
     generator: torch.Generator | None = None,
 ) -> Latents:
-    """Put the numbers of a set of images together.
+    """Return the measurements of a model's latents on a set of images.
 
     Args:
         distortion: mean nats per image.
-        kl: per level, top first, (D,) mean nats per dimension, as `Evaluation.kl` has them; None
-            for a deterministic code, which is free.
-        posteriors: per level, top first, the means and standard deviations (N, …) of the set. None
-            in place of standard deviations if the posterior isn't Gaussian: no mutual information.
-        gain: of the own code over a swapped one, per image, where it was measured.
-        generator: draws the latents for the mutual information.
+        kl: per level, top first, (D,) mean nats per dimension, as in `Evaluation.kl`; None for a
+            deterministic code, which is free.
+        posteriors: per level, top first, the means and standard deviations (N, …). None in place of
+            standard deviations if the posterior isn't Gaussian: no mutual information.
+        gain: nats of each image's own code over a swapped one, if measured.
+        generator: random generator for the draws of the mutual information.
     """
     if kl is not None and len(kl) != len(posteriors):
-        raise ValueError(f"{len(kl)} levels of rate came with {len(posteriors)} of posteriors")
+        raise ValueError(f"expected {len(kl)} levels of posteriors, got {len(posteriors)}")
     levels = []
     for number, (means, stds) in enumerate(posteriors):
         active = tuple(bool(on) for on in active_units(means))
@@ -160,11 +158,11 @@ def describe(
             levels.append(Level(None, (), active, None, None, None))
             continue
         rates = tuple(float(rate) for rate in kl[number])
-        if stds is None:  # rates are then per code, whatever the size of the code's vector
+        if stds is None:  # rates are then per code, for any size of the code's vector
             levels.append(Level(sum(rates), rates, active, None, None, None))
             continue
         if len(rates) != len(active):
-            raise ValueError(f"{len(rates)} rates came with a latent of size {len(active)}")
+            raise ValueError(f"expected rates of {len(active)} dimensions, got {len(rates)}")
         information = mutual_information(means, stds, generator=generator)
         levels.append(Level(sum(rates), rates, active, *information))
     count = len(posteriors[0][0]) if posteriors else 0

@@ -45,7 +45,7 @@ class Config:
 
 
 def render(boards: Sequence[Table], format: str) -> str:
-    """Write tables in one of the four formats."""
+    """Return the tables in one of the four formats."""
     if format == "html":
         from eval import pages  # matplotlib and jinja2 take half a second to import
 
@@ -54,12 +54,12 @@ def render(boards: Sequence[Table], format: str) -> str:
 
 
 def insert(text: str, file: Path) -> None:
-    """Put text between the two marks of a Markdown file, in place of what is there.
+    """Replace the text between the two marks of a Markdown file.
 
-    The text takes on the line ends of the file.
+    The new text gets the line ends of the file.
 
     Raises:
-        ValueError: the marks aren't there, once each and in this order.
+        ValueError: the file doesn't contain each mark once, in this order.
     """
     file = at_home(file)
     first, last = (mark.encode() for mark in MARKS)
@@ -68,7 +68,7 @@ def insert(text: str, file: Path) -> None:
     if not begin or not end or first in rest or last in after:
         raise ValueError(
             f"expected one line {MARKS[0]} in {file} and after it one line {MARKS[1]}: "
-            "add them where the leaderboard is to stand"
+            "add them where the leaderboard belongs"
         )
     lines = ["", "", *text.strip().splitlines(), "", ""]
     newline = b"\r\n" if rest.startswith(b"\r\n") else b"\n"
@@ -77,14 +77,14 @@ def insert(text: str, file: Path) -> None:
 
 
 def rank(config: Config) -> int:
-    """Write the leaderboard; returns the exit code."""
+    """Write the leaderboard and return the exit code."""
     if config.into and (config.out or config.format != "md"):
         raise ValueError("--into writes Markdown into a file: leave out --format and --out")
     check_output(config.out, config.paths)
     found, problems = discover(config.paths)
     report_problems(problems)
     if problems and not found:
-        raise ResultError("none of the files holds a readable result")
+        raise ResultError("none of the files contains a readable result")
     boards = tables(found, data=config.data, literature=None if config.published else ())
     if config.into is None:
         emit(render(boards, config.format), config.out)

@@ -1,4 +1,4 @@
-"""Metrics of a training run, read line by line from its metrics.jsonl."""
+"""Metrics of a training run, from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from eval.errors import ResultError
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl` into one record per line and split.
 
-    A key `valid/bits_per_dim` is the `bits_per_dim` of split `valid`; plain keys are those of the
-    line's own `split`, training if it names none. A last line that a killed run left unfinished
-    doesn't count.
+    A key `valid/bits_per_dim` is the `bits_per_dim` of the split `valid`. A plain key belongs to
+    the line's `split`, or to training if there is none. An unfinished last line, left by a killed
+    run, is ignored.
 
     Raises:
-        ResultError: the file, or another line, can't be read.
+        ResultError: the file or another line can't be read.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""The state in which a model is scored: evaluation mode, no gradients, float32 convolutions."""
+"""Evaluation mode, no gradients and float32 convolutions, while a model is scored."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import nn
 
 _lock = threading.Lock()
 _before: dict[tuple[int, str], tuple[int, Any]] = {}
-"""The holders of each attribute of an object, and its value before the first of them."""
+"""Number of holders of each attribute of an object, and its value before the first of them."""
 
 
 @contextmanager
 def scoring(model: Any) -> Iterator[None]:
     """Switch gradients off, put a module into eval mode, and restore both afterwards.
 
-    In training mode a batch norm lets every pixel see every other, so that the number is no
-    likelihood. A callable that is no `nn.Module` must see to eval mode itself. Convolutions on GPUs
-    are in float32, not in TF32, which PyTorch otherwise rounds their inputs to.
+    In training mode a batch norm lets every pixel see every other, so the number is not a
+    likelihood. A callable that is not an `nn.Module` must switch to eval mode itself. Convolutions
+    on GPUs run in float32, not in TF32, to which PyTorch otherwise rounds their inputs.
 
-    Threads may score at once, also the same model: what was before comes back with the last.
+    Several threads may score at once, even the same model. The last one restores the state.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     held = [(module, "training", False) for module in modules]
@@ -32,7 +32,7 @@ def scoring(model: Any) -> Iterator[None]:
 
 
 def _float32_convolutions() -> tuple[Any, str, Any]:
-    """cuDNN's switch of TF32: a flag of convolutions since PyTorch 2.9, of all before."""
+    """Return cuDNN's switch for TF32: a flag for convolutions since PyTorch 2.9, for all before."""
     cudnn: Any = torch.backends.cudnn
     if hasattr(cudnn, "conv"):
         return cudnn.conv, "fp32_precision", "ieee"
@@ -41,7 +41,7 @@ def _float32_convolutions() -> tuple[Any, str, Any]:
 
 @contextmanager
 def _hold(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Set attributes of objects, and set them back when nobody holds them any more."""
+    """Set attributes of objects, and restore them once nobody holds them any more."""
     with _lock:
         for owner, name, value in attributes:
             users, before = _before.get((id(owner), name), (0, getattr(owner, name)))

@@ -1,11 +1,11 @@
 """Negative log-likelihoods of a whole set: exact values and bounds.
 
-The flow: `(indices, (x, y))` batches -> `model(x, y)` -> `Terms` in nats, one number per image ->
-float64 per-image arrays in the order of the set -> `Score` (mean and standard error).
+`(indices, (x, y))` batches -> `model(x, y)` -> `Terms` in nats, one number per image -> float64
+arrays in the order of the set -> `Score` (mean and standard error).
 
-Every image is scored exactly once or an error says which was not. Nothing here knows a network,
-a data set or a launcher: the model is a callable, and what several processes computed is added
-by a `reduce` callable.
+Every image is scored exactly once, or an error names one that was not. Nothing here depends on a
+network, a data set or a launcher: the model is a callable, and a `reduce` callable sums the results
+of several processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eval.mode import scoring
 from eval.scores import Evaluation, Score
 from eval.terms import Batches, Model, Noise, Reduce, call
 
-MAX_LEVELS = 8  # of latents; a fixed width lets a process without a batch join the reduction
+MAX_LEVELS = 8  # of latents; the fixed width lets a process without a batch join the reduction
 
 
 def evaluate(
@@ -35,19 +35,19 @@ def evaluate(
     """Score every image of a set once, in eval mode and float32, and sum in float64.
 
     Args:
-        model: `(x, y) -> Terms`. A module is put into eval mode; hand over the unwrapped one.
+        model: `(x, y) -> Terms`. A module is put into eval mode; pass the unwrapped one.
         batches: `(indices, (x, y))`, where `indices` (B,) are the images' positions in the set.
-            Processes may share the set in any way, and one may have no batch at all.
-        count: how many images the set holds.
-        noise: `(indices, first, num)` -> what the model is called with as `noise=`, for the draws
-            first ... first + num - 1 of each image's latents, image by image. Where that is a
-            function of the image alone, so is its score, however the images are batched. Without
-            it the model draws latents as it pleases.
-        reduce: sums a float64 CPU tensor over the processes; needed only if there are several.
+            Processes may share the set in any way, and some may have no batch.
+        count: number of images in the set.
+        noise: `(indices, first, num)` -> the model's argument `noise=`, for the draws
+            first ... first + num - 1 of each image's latents, image by image. If it depends on the
+            image alone, then so does the score, however the images are batched. Without it the
+            model draws its own latents.
+        reduce: sum of a float64 CPU tensor over the processes, needed only if there are several.
 
     Raises:
         ValueError: an image was missed or repeated.
-        NonFiniteScoreError: one scored non-finitely, in whatever process.
+        NonFiniteScoreError: an image's score is NaN or infinite, in any process.
 
     >>> from eval import Terms
     >>> x = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
@@ -75,14 +75,14 @@ def evaluate(
 
 
 def _given(noise: Noise | None, indices: Any, first: int, num: int) -> dict[str, Any]:
-    """The model's keyword argument for these draws, if any."""
+    """Return the model's keyword argument for these draws, if there is noise."""
     return {} if noise is None else {"noise": noise(indices, first, num)}
 
 
 def _reduce_levels(dims: int, kl: list[Tensor], reduce: Reduce) -> tuple[int, list[Tensor]]:
-    """Sum the per-dimension rates over processes, of which some may know no shapes."""
+    """Sum the per-dimension rates over processes; one without a batch knows no shapes."""
     if len(kl) > MAX_LEVELS:
-        raise ValueError(f"at most {MAX_LEVELS} latent levels can be scored, got {len(kl)}")
+        raise ValueError(f"expected at most {MAX_LEVELS} latent levels, got {len(kl)}")
     header = torch.zeros(2 + MAX_LEVELS, dtype=torch.float64)
     if dims:
         header[0], header[1] = 1, dims

@@ -21,7 +21,7 @@ from eval.templates import fill
 
 
 def _bars(board: Table) -> str:
-    """Draw rate and distortion of a table's own runs, where there are any with a rate."""
+    """Draw rate and distortion of the runs in a table, if any has a rate."""
     rows = [row for row in (*board.ranked, *board.apart) if row.found and row.distortion]
     if not any(row.rate for row in rows):
         return ""
@@ -38,7 +38,7 @@ def _bars(board: Table) -> str:
 
 
 def _line(row: Row, board: Table, anchors: dict[Path, str]) -> dict[str, Any]:
-    """Gather what the page shows of one row: text to read, and numbers to sort by."""
+    """Return a row of the page: texts to show, and numbers to sort by."""
     texts = dict(zip(columns(board), cells(row, board), strict=True))
     keys = {
         "rank": row.rank,
@@ -72,7 +72,7 @@ def report(
     parts = []
     for board in boards:
         lines = [_line(row, board, anchors) for row in (*board.ranked, *board.apart)]
-        # Source and remarks are below the model's name; a column without content is left out.
+        # Source and remarks are below the model's name; empty columns are left out.
         names = [name for name in columns(board) if name not in ("source", "remarks")]
         names = [name for name in names if any(line["texts"][name] for line in lines)]
         bars = _bars(board) if runs else ""
@@ -81,13 +81,15 @@ def report(
 
 
 def _image(run_dirs: Sequence[Path], place: int) -> str:
-    """Return one scored image as a `data:` address, from the first run with `images.npy`."""
+    """Return a scored image as a `data:` address, from the first run with `images.npy`."""
     for path in (folder / "images.npy" for folder in run_dirs):
         if not is_own_file(path):
             continue
         images = read_array(path)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ResultError(f"{path} must hold uint8 (N, 1 or 3, H, W), got {images.shape}")
+            raise ResultError(
+                f"{path} must contain uint8 (N, 1 or 3, H, W), got {images.dtype} {images.shape}"
+            )
         if place < len(images):
             pixels = np.moveaxis(np.asarray(images[place]), 0, -1)
             return data_uri(
@@ -99,11 +101,11 @@ def _image(run_dirs: Sequence[Path], place: int) -> str:
 def comparison(
     compared: Comparison, run_dirs: Sequence[Path], most: int, *, show_images: bool = True
 ) -> str:
-    """Write the comparison as a self-contained page with both runs' pictures side by side.
+    """Return the comparison as a self-contained page, with both runs' pictures side by side.
 
-    The images they differ on most come from `images.npy`, uint8 (N, C, H, W) for display in the
-    order of `nll.npy`, where one of the run directories has it; `show_images` is False where the
-    compared results are not those that it belongs to.
+    The images on which the runs differ most come from `images.npy`, uint8 (N, C, H, W) for display,
+    in the order of `nll.npy`, if a run directory has it. Pass `show_images=False` if it belongs to
+    another result.
     """
     image_dirs = run_dirs if show_images else ()
     values = compared.difference.values

@@ -1,4 +1,4 @@
-"""The pictures of a run, for a page: decoded and encoded again, so that nothing else gets in."""
+"""Pictures of a run for a page, re-encoded so that the page contains nothing but pixels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from eval.files import is_own_file
 
 FORMATS = {".png": "PNG", ".gif": "GIF"}
 LARGEST_FILE = 8 * 2**20  # bytes
-MOST_PIXELS = 2**26  # of all frames together
+MOST_PIXELS = 2**26  # in all frames
 FIRST = ("samples", "reconstructions", "interpolation")
 
 
 def pictures(run_dir: Path) -> list[dict[str, str]]:
-    """Return the run directory's pictures, the usual ones first, each with a title and address.
+    """Return title and address of each picture in a run directory, the usual ones first.
 
-    The address is empty where a picture isn't shown; then the title says why.
+    The address is empty if a picture can't be shown; the title then says why.
     """
     found = [path for path in run_dir.iterdir() if path.suffix.lower() in FORMATS]
     order = {name: place for place, name in enumerate(FIRST)}
@@ -35,7 +35,7 @@ def pictures(run_dir: Path) -> list[dict[str, str]]:
 
 
 def data_uri(*frames: Image.Image, duration: list[int] | None = None) -> str:
-    """Return a picture, or the frames of an animation, as a `data:` address for a page."""
+    """Return a picture, or the frames of an animation, as a `data:` address."""
     file = io.BytesIO()
     if len(frames) == 1:
         frames[0].save(file, "PNG")
@@ -48,19 +48,19 @@ def data_uri(*frames: Image.Image, duration: list[int] | None = None) -> str:
 
 
 def _shown(path: Path) -> tuple[str, str]:
-    """Return the address of a picture, or why there is none."""
+    """Return the address of a picture, or the reason why there is none."""
     if not is_own_file(path):
         return "", "not a file of the run"
     if path.stat().st_size > LARGEST_FILE:
         return "", "too large to show here"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are bounded here
+            warnings.simplefilter("ignore")  # about sizes, which are bounded here
             with Image.open(path, formats=[*FORMATS.values()]) as picture:
                 return _encoded(picture)
     except Image.DecompressionBombError:
         return "", "too large to show here"
-    except Exception:  # whatever a reader makes of a damaged or hostile file
+    except Exception:  # of any kind, from a damaged or hostile file
         return "", "not a picture that can be read"
 
 
@@ -76,7 +76,7 @@ def _encoded(picture: Image.Image) -> tuple[str, str]:
 
 
 def _pixels(frame: Image.Image) -> Image.Image:
-    """Return the pixels alone, without the comments and profiles that a file may carry."""
+    """Return the pixels without comments and color profiles."""
     clear = "A" in frame.mode or "transparency" in frame.info
     plain = frame.convert("RGBA" if clear else "RGB")
     bare = Image.new(plain.mode, plain.size)

@@ -1,4 +1,4 @@
-"""Figures of a report as inline SVG that takes on the page's text color, in light and dark."""
+"""Figures of a report, as inline SVG in the page's text color, light or dark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from eval.text import visible
 
-# Stands in for the text color of the page, and is replaced by `currentColor` in the SVG.
+# Placeholder for the page's text color, replaced by `currentColor` in the SVG.
 INK = "#010203"
 STYLE: Any = {
     "text.color": INK,
@@ -32,13 +32,13 @@ STYLE: Any = {
 COLORS = {"train": "#8a8a8a", "valid": "#2f7ed8", "test": "#d9822b"}
 _salts = itertools.count()
 MOST_POINTS = 400
-LARGEST = 1e30  # of a number that an axis can show
+LARGEST = 1e30  # number that an axis can show
 
 
 def to_svg(figure: Figure) -> str:
-    """Return a figure as an `<svg>` element to stand in a page beside others."""
+    """Return a figure as an `<svg>` element for a page with several figures."""
     text = io.StringIO()
-    # A salt of its own keeps the ids of one figure from meaning another's clip paths.
+    # A salt per figure keeps its ids apart from those of the other figures.
     style: Any = {**STYLE, "svg.hashsalt": f"figure{next(_salts)}"}
     with mpl.rc_context(style):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -52,7 +52,7 @@ def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], across: str) -> Figure | None:
-    """Draw bits/dim against steps or seconds, a line per split; None where there are no numbers.
+    """Draw bits/dim against steps or seconds, a line per split; None if there are no numbers.
 
     Args:
         metrics: records with "split", "bits_per_dim", and `across`.
@@ -123,7 +123,7 @@ def importance(points: Sequence[tuple[int, float, float]], bound: float) -> Figu
 
     Args:
         points: (K, nats, standard error), rising in K.
-        bound: the negative ELBO in nats.
+        bound: negative ELBO in nats.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 2.4), layout="constrained")
@@ -141,11 +141,11 @@ def importance(points: Sequence[tuple[int, float, float]], bound: float) -> Figu
 
 
 def histogram(sets: Mapping[str, np.ndarray], unit: str = "bits/dim") -> Figure:
-    """Draw the distribution of a per-image score in several sets of images, on common bins.
+    """Draw the distribution of a per-image score for several sets of images, in common bins.
 
     Args:
-        sets: (N,) scores by the name of the set.
-        unit: what the scores are.
+        sets: (N,) scores by name of the set.
+        unit: unit of the scores.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 2.6), layout="constrained")
@@ -160,6 +160,6 @@ def histogram(sets: Mapping[str, np.ndarray], unit: str = "bits/dim") -> Figure:
 
 
 def _plain(text: str) -> str:
-    """Keep matplotlib from reading mathematics, or a hidden label, into a name."""
+    """Escape a name that matplotlib would read as math or hide, and shorten it."""
     text = visible(" ".join(text.split())).replace("$", r"\$").lstrip("_")
     return text if len(text) <= 40 else text[:39] + "…"

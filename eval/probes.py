@@ -1,7 +1,7 @@
-"""Can a simple classifier read labels off a code? And what does the space of codes look like?
+"""Probes of a code: accuracies of simple classifiers, and pictures of the codes in the plane.
 
-A code is compared with the pixels themselves and with as many principal components of the pixels
-as the code has dimensions: a code that PCA equals has learned little.
+A code is compared with the pixels and with as many principal components of the pixels as the code
+has dimensions. A code no better than PCA has learned little.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sklearn.preprocessing import StandardScaler
 
 from eval.results import Probe
 
-ROUNDING = 1e-6  # relative differences below this are float32's
+ROUNDING = 1e-6  # smaller relative differences are float32 rounding
 
 
 class Split(NamedTuple):
-    """What a probe reads: codes (N, …), pixels (N, …) and labels (N,) of the same images."""
+    """Codes (N, …), pixels (N, …) and labels (N,) of the same images, for a probe."""
 
     codes: np.ndarray
     pixels: np.ndarray
@@ -39,17 +39,19 @@ def _flat(values: Any) -> np.ndarray:
 def probe(train: Split, test: Split, *, neighbors: int = 5) -> list[Probe]:
     """Fit logistic regression and nearest neighbors on codes, pixels, and PCA of the code's size.
 
-    Every classifier sees standardized features of `train` and is scored on all of `test`.
-    `pca` is left out where the code is as large as the image or the training set, and where all
-    training images are equal.
+    Each classifier is fitted to standardized features of `train` and scored on all of `test`.
+    There is no `pca` if the code is as large as the image or the training set, or if all training
+    images are equal.
     """
     for name, split in (("train", train), ("test", test)):
         sizes = {len(part) for part in split}
         if len(sizes) != 1:
-            raise ValueError(f"{name} codes, pixels and labels differ in number: {sorted(sizes)}")
+            raise ValueError(
+                f"expected as many {name} codes as pixels and labels, got {sorted(sizes)}"
+            )
     if len(train.labels) < neighbors or len(np.unique(train.labels)) < 2:
         raise ValueError(
-            f"a probe needs two classes and at least {neighbors} training images, got "
+            f"expected two classes and at least {neighbors} training images, got "
             f"{len(np.unique(train.labels))} and {len(train.labels)}"
         )
     codes = _flat(train.codes), _flat(test.codes)
@@ -74,13 +76,13 @@ def probe(train: Split, test: Split, *, neighbors: int = 5) -> list[Probe]:
 
 
 def embed(codes: Any, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0) -> np.ndarray:
-    """Return codes (N, …) as points of a plane (N, 2); a one-dimensional code is drawn on a line.
+    """Project codes (N, …) to points in the plane (N, 2), one-dimensional codes to a line.
 
-    The codes are centered and scaled as a whole, which changes no picture. Codes that differ by
-    float32's rounding alone are all at the origin.
+    The codes are centered and scaled as a whole, which does not change the picture. Codes that
+    differ only by float32 rounding all map to the origin.
 
     Raises:
-        ValueError: there are fewer than four codes, or they hold numbers that are not finite.
+        ValueError: there are fewer than four codes, or some are not finite.
 
     >>> embed(np.eye(4), "pca").shape
     (4, 2)
@@ -89,9 +91,9 @@ def embed(codes: Any, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0) 
     if method not in ("pca", "tsne"):
         raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
     if len(flat) < 4:
-        raise ValueError(f"an embedding needs at least four codes, got {len(flat)}")
+        raise ValueError(f"expected at least four codes to embed, got {len(flat)}")
     if not np.isfinite(flat).all():
-        raise ValueError("an embedding needs finite codes: these hold NaN or infinities")
+        raise ValueError("expected finite codes to embed, got NaN or infinities")
     flat = _scaled(flat)
     if flat.shape[1] == 1:
         return np.hstack([flat, np.zeros_like(flat)])
@@ -104,9 +106,9 @@ def embed(codes: Any, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0) 
 
 
 def _scaled(flat: np.ndarray) -> np.ndarray:
-    """Center codes and scale the largest number to 1, or all to 0 where they are equal.
+    """Center codes and scale the largest number to 1, or all to 0 if they are equal.
 
-    t-SNE divides by their spread in float32, and ends the interpreter where that is 0 or overflows.
+    t-SNE divides by their spread in float32, and crashes the interpreter if that is 0 or overflows.
     """
     largest = np.abs(flat).max()
     if largest == 0:
@@ -118,7 +120,7 @@ def _scaled(flat: np.ndarray) -> np.ndarray:
 
 
 def embedding_figure(points: np.ndarray, labels: Any = None, title: str = "") -> Figure:
-    """Draw points (N, 2), colored by label where there are any; save it with `.savefig(path)`."""
+    """Draw points (N, 2), colored by label if there are labels; save with `.savefig(path)`."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     if labels is None:

@@ -1,4 +1,4 @@
-"""Results from the literature, each with its source, and whether it was read there or quoted."""
+"""Published results, each with its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Source:
-    """A paper or a repository; as a string, its first author and year."""
+    """Paper or repository; its string is the first author and the year."""
 
     title: str
     authors: str
@@ -26,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True)
 class DataSet:
-    """One split of one release of a data set, as the literature scores it."""
+    """Split of a release of a data set, as the literature scores it."""
 
     data: str
     variant: str
@@ -40,16 +40,16 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Published:
-    """One number from the literature.
+    """Number from the literature.
 
     Attributes:
-        nats: per image, converted from bits/dim where `unit` says that it was published so.
-        value: as published, in `unit`.
-        kind: "exact", "bound" or "estimate"; `k` is None where the source doesn't state it.
-        bound: nats per image, where a bound is given beside the estimate.
-        mark: "read" in the source or its official repository; "quoted" by `via`; or "unverified".
-        disputed: whether it is in doubt that it belongs to this data set.
-        flag: what else keeps it from being compared with the others.
+        nats: nats per image, converted if `unit` is bits/dim.
+        value: number as published, in `unit`.
+        kind: "exact", "bound" or "estimate"; `k` is None if the source doesn't state it.
+        bound: nats per image of the bound, if one is given with the estimate.
+        mark: "read" in the source or its official repository, "quoted" by `via`, or "unverified".
+        disputed: whether it is doubtful that the number belongs to this data set.
+        flag: any other reason not to compare it with the rest.
     """
 
     model: str

@@ -1,7 +1,7 @@
-"""Sample quality without a likelihood: a Fréchet distance, and a look for memorised images.
+"""Sample quality without a likelihood: a Fréchet distance, and a search for memorized images.
 
-No features are computed here: they come as arrays from a network that the user names. The distance
-in other features than Inception's is another number than FID, and is never called that.
+Features come as arrays from a network of the user's choice. The distance is FID only if they are
+Inception's, so it is not called FID here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import numpy as np
 def _features(values: Any, name: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or len(array) < 2:
-        raise ValueError(f"{name} must be (N, D) features of two images or more, got {array.shape}")
+        raise ValueError(
+            f"{name} must be (N, D) features of at least two images, got {array.shape}"
+        )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} hold numbers that are not finite")
+        raise ValueError(f"{name} must be finite, got NaN or infinities")
     return array
 
 
@@ -36,7 +38,7 @@ def frechet_distance(a: Any, b: Any) -> float:
     """
     a, b = _features(a, "the first features"), _features(b, "the second features")
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of one network have one size, got {a.shape[1]}, {b.shape[1]}")
+        raise ValueError(f"expected features of the same size, got {a.shape[1]} and {b.shape[1]}")
     gap = a.mean(0) - b.mean(0)
     root = _root(_covariance(a))
     # (Σa Σb)^½ and the symmetric (Σa^½ Σb Σa^½)^½ have the same trace.
@@ -57,11 +59,11 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 class Neighbors(NamedTuple):
-    """Of each sample the nearest training images.
+    """Nearest training images of each sample.
 
     Attributes:
         index: (N, k) positions in the training set, nearest first.
-        distance: (N, k) root mean squared difference per sub-pixel, in levels; 0 is a copy.
+        distance: (N, k) root mean squared difference per sub-pixel, in levels; 0 for a copy.
     """
 
     index: np.ndarray
@@ -69,16 +71,16 @@ class Neighbors(NamedTuple):
 
 
 def nearest_neighbors(samples: Any, train: Any, k: int = 1, *, chunk: int = 4096) -> Neighbors:
-    """Find each sample's nearest training images, to see whether it is a copy of one.
+    """Find each sample's nearest training images, to tell whether it is a copy of one.
 
-    Held against the same distances of test images: samples that lie nearer to the training set
-    than unseen images do are memorised.
+    Compare the distances with those of test images: samples that are closer to the training set
+    than unseen images are memorized.
 
     Args:
         samples: (N, C, H, W) uint8 levels.
         train: (M, C, H, W) uint8 levels, in memory or memory-mapped.
-        k: how many neighbors.
-        chunk: how many training images are held as floats at once.
+        k: number of neighbors.
+        chunk: number of training images converted to floats at once.
 
     >>> found = nearest_neighbors(np.full((1, 1, 1, 2), 3, np.uint8), np.zeros((2, 1, 1, 2)))
     >>> found.index.tolist(), found.distance.tolist()
@@ -87,11 +89,11 @@ def nearest_neighbors(samples: Any, train: Any, k: int = 1, *, chunk: int = 4096
     samples = np.asarray(samples)
     if samples.shape[1:] != train.shape[1:] or len(samples) == 0:
         raise ValueError(
-            f"samples and training images must have one shape, got {list(samples.shape[1:])} "
-            f"and {list(train.shape[1:])}, and there must be a sample, got {len(samples)}"
+            "expected at least one sample, of the training images' shape "
+            f"{list(train.shape[1:])}, got {len(samples)} of shape {list(samples.shape[1:])}"
         )
     if not 1 <= k <= len(train):
-        raise ValueError(f"k must lie in 1..{len(train)}, the size of the training set, got {k}")
+        raise ValueError(f"k must be in 1..{len(train)}, the size of the training set, got {k}")
     # Levels are integers, so float64 sums of their squares and products are exact.
     flat = samples.reshape(len(samples), -1).astype(np.float64)
     squares = (flat**2).sum(1)[:, None]

@@ -1,8 +1,8 @@
-"""Which results may be compared, and in what order they stand.
+"""Ranking of comparable results.
 
-One table holds results on exactly the same images: data set, variant, split, binarisation, levels,
-shape, number and fingerprint. Exact likelihoods, bounds and estimates are ranked together, marked
-as what they are. What is no likelihood of the image alone stands apart, unranked.
+A table contains results on exactly the same images: data set, variant, split, binarization, levels,
+shape, number and fingerprint. Exact likelihoods, bounds and estimates are ranked together and
+marked. Anything that is not a likelihood of the image alone is listed apart, without a rank.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from eval.scores import bits_per_dim
 
 RULES = (
     "bits/dim = nats / (C·H·W·ln 2); MNIST is by convention given in nats per image.",
-    "Unmarked: an exact likelihood. ≤: a bound (negative ELBO, dequantised flow, diffusion bound). "
-    "≈ with K: an importance-weighted estimate, in expectation still above the true value, and "
-    "lower the larger K is (K=?: the source doesn't say).",
-    "± is the standard error over the images (published rows state none). A rank counts the rows "
-    "better by more than two joint standard errors; = marks a tie, some row within them.",
-    "Given a label, code, map or caption the number is no likelihood of the image alone: unranked.",
-    "Subsets, training splits and other releases of a data set have tables of their own; disputed "
-    "and unverified rows are shown without a rank.",
-    "Static and dynamic binarisation of MNIST are different tasks: resampling is an augmentation.",
-    "Weight averaging, training on validation images, and augmentation move the last digits.",
+    "Unmarked: an exact likelihood. ≤: a bound (negative ELBO, dequantized flow, diffusion bound). "
+    "≈ with K: an importance-weighted estimate, which in expectation is above the true value and "
+    "falls as K rises (K=?: not given in the source).",
+    "± is the standard error over the images (published rows have none). A rank counts the rows "
+    "that are better by more than two joint standard errors; = marks a tie with another row.",
+    "Given a label, code, map or caption, the number is not a likelihood of the image alone: no "
+    "rank.",
+    "Subsets, training splits and other releases of a data set have separate tables. Disputed and "
+    "unverified rows have no rank.",
+    "Static and dynamic binarization of MNIST are different tasks: resampling is an augmentation.",
+    "Weight averaging, training on validation images and augmentation change the last digits.",
 )
 
 
 class Images(NamedTuple):
-    """Exactly which images a number is about."""
+    """Identity of a set of images."""
 
     data: str
     variant: str
@@ -53,14 +54,14 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table; nats per image throughout, `None` where unknown or without meaning."""
+    """Row of a table, in nats per image; None if unknown or undefined."""
 
     name: str
     kind: str
     nats: float
     stderr: float | None = None
     k: int | None = None
-    bound: float | None = None  # beside an estimate
+    bound: float | None = None  # of an estimate
     rate: float | None = None
     distortion: float | None = None
     parameters: int | None = None
@@ -78,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Comparable rows, best first, and those that stand apart."""
+    """Comparable rows, best first, and rows without a rank."""
 
     images: Images
     title: str
@@ -87,7 +88,7 @@ class Table:
 
     @property
     def unit(self) -> str:
-        """The unit in which this data set's numbers are usually given."""
+        """Conventional unit of the data set."""
         mnist = self.images.data in ("mnist", "binarized_mnist")
         return "nats/image" if mnist else "bits/dim"
 
@@ -133,7 +134,7 @@ def _row(found: Found) -> Row:
 
 
 def _trained(result: Result) -> str:
-    """What a result's training took, where its file says so."""
+    """Return the training time and the hardware, if the result has them."""
     seconds, made = result.train_seconds, result.versions
     if not seconds:
         return ""
@@ -146,7 +147,7 @@ def _trained(result: Result) -> str:
 
 
 def _sized(row: Row, images: Images) -> Row:
-    """Flag a result that claims a whole set whose size is known to be another."""
+    """Flag a result on a whole set whose number of images is known to differ."""
     for one in published():
         whole = _published_images(one)
         if images[:6] == whole[:6] and not images.subset and images.count != whole.count:
@@ -194,11 +195,11 @@ def _order(row: Row) -> tuple[float, str, str, str]:
 
 
 def rank(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Sort rows by nats and give each its rank, whatever their order was.
+    """Sort rows by nats and rank them.
 
     A rank is one more than the number of rows that are better by more than two joint standard
-    errors; `tie` says that some other row lies within them. So a noisy result may share the first
-    rank with the best, while an exactly known one in between is surely second.
+    errors; `tie` says that another row is within them. So a noisy result may share the first rank
+    with the best one, while an exact result between the two is clearly second.
 
     >>> rows = [Row("c", "exact", 9.0), Row("b", "exact", 2.0, stderr=1.0), Row("a", "exact", 1.0)]
     >>> [(row.name, row.rank, row.tie) for row in rank(rows)]
@@ -235,7 +236,7 @@ def _title(images: Images) -> str:
     size = "×".join(str(side) for side in images.image_shape)
     parts = [images.data, images.variant, f"{images.split} split", size, f"{images.levels} levels"]
     if images.binarize != "none":
-        parts.append(f"binarised by {images.binarize}")
+        parts.append(f"binarized by {images.binarize}")
     parts.append(f"{images.count:,} images")
     return ", ".join(part for part in parts if part)
 
@@ -243,16 +244,16 @@ def _title(images: Images) -> str:
 def tables(
     found: Sequence[Found], *, data: str = "", literature: Sequence[Published] | None = None
 ) -> list[Table]:
-    """Sort results, and what the literature has beside them, into tables of comparable rows.
+    """Sort results and published numbers into tables of comparable rows.
 
     Args:
         found: results, from `eval.discovery.discover`.
-        data: only this data set's tables; `mnist` takes in its static binarisation. Without it,
-            the data sets of `found`, or all of the literature's where nothing was found.
+        data: data set to show; `mnist` includes its static binarization. By default the data sets
+            of `found`, or all published ones if `found` is empty.
         literature: published rows; all of `published.json` by default.
 
     Raises:
-        ResultError: no table is left.
+        ResultError: no result is on that data set.
     """
     literature = published() if literature is None else literature
     groups: dict[Images, list[Row]] = {}
@@ -273,8 +274,8 @@ def tables(
     chosen = [images for images in groups if not data or images.data in wanted]
     if not chosen:
         known = {images.data for images in groups} | {one.dataset.data for one in literature}
-        listed = ", ".join(sorted(known)) or "none at all"
-        raise ResultError(f"no result is about the data set {data!r}: there are {listed}")
+        listed = ", ".join(sorted(known)) or "none"
+        raise ResultError(f"there is no result on the data set {data!r}, only on: {listed}")
     return [_table(images, groups[images]) for images in sorted(chosen)]
 
 
@@ -285,5 +286,5 @@ def _table(images: Images, rows: Sequence[Row]) -> Table:
 
 
 def in_unit(nats: float, unit: str, images: Images) -> float:
-    """Return nats per image in the unit of a table."""
+    """Convert nats per image to the unit of a table."""
     return nats if unit == "nats/image" else bits_per_dim(nats, images.dims)

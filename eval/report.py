@@ -37,7 +37,7 @@ class Config:
 
 
 def report(config: Config) -> int:
-    """Write the page; returns the exit code."""
+    """Write the page and return the exit code."""
     from eval import pages, sections  # matplotlib and jinja2 take half a second to import
 
     if not config.paths:

@@ -1,4 +1,4 @@
-"""Result files, and the scores beside them: strictly read, and written as a whole or not at all."""
+"""Result files and the per-image scores next to them: read strictly, written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eval.results import Result, agree
 
 
 def write_result(result: Result, path: Path | str) -> None:
-    """Write a result file as a whole or not at all."""
+    """Write a result file atomically."""
     write_whole(Path(path), to_bytes(result))
 
 
@@ -23,7 +23,7 @@ def to_bytes(result: Result) -> bytes:
     """Return the content of a result file.
 
     Half of a surrogate pair, from bytes of a command line that are not UTF-8, is escaped: JSON
-    reads that as what it was.
+    reads that back unchanged.
     """
     text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
@@ -41,7 +41,7 @@ def _no_constant(name: str) -> Any:
 
 
 def scores_beside(path: Path) -> Path:
-    """Return where a result file's per-image nats are: nll.npy, or <name>.nll.npy of another."""
+    """Return the path of a result file's scores: nll.npy for result.json, else <name>.nll.npy."""
     return path.parent / ("nll.npy" if path.name == "result.json" else f"{path.stem}.nll.npy")
 
 
@@ -49,7 +49,7 @@ def read_result(path: Path | str) -> Result:
     """Read a result file, or a run directory's `result.json`.
 
     Raises:
-        ResultError: it can't be read or contradicts itself or the scores beside it; names the file.
+        ResultError: it can't be read, or contradicts itself or the scores; names the file.
     """
     path = Path(path)
     path = path / "result.json" if path.is_dir() else path
@@ -67,10 +67,10 @@ def read_result(path: Path | str) -> Result:
 
 
 def read_scores(path: Path, result: Result) -> np.ndarray:
-    """Read the per-image nats (N,) beside a result file, float64.
+    """Read the per-image nats (N,), float64, next to a result file.
 
     Raises:
-        ResultError: there are none, they can't be read, or they contradict the result.
+        ResultError: they are missing, can't be read, or contradict the result.
     """
     file = scores_beside(path)
     if not file.exists():
@@ -78,13 +78,13 @@ def read_scores(path: Path, result: Result) -> np.ndarray:
     stored = read_array(file)
     if stored.shape != (result.count,):
         raise ResultError(
-            f"{path}: says {result.count} images, but {file.name} has {list(stored.shape)}"
+            f"{path}: has {result.count} images, but {file.name} has shape {list(stored.shape)}"
         )
     values = np.asarray(stored, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ResultError(f"{file} holds scores that are not finite: evaluate the run again")
+        raise ResultError(f"{file} contains NaN or infinite scores: evaluate the run again")
     if result.kind != "estimate" and not agree(float(values.mean()), result.value):
         raise ResultError(
-            f"{path}: says {result.value:.5g} nats, but {file.name} has {values.mean():.5g}"
+            f"{path}: has {result.value:.5g} nats, but {file.name} has {values.mean():.5g}"
         )
     return values

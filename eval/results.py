@@ -1,6 +1,6 @@
-"""Result files: what a run scored, on what, and how; strictly read, so that a table can be trusted.
+"""Results: the scores of a run, with the data and the command they come from.
 
-A `Result` checks itself when it is made, so a contradiction can neither be written nor read.
+A `Result` checks itself when it is created, so that no file contains a contradiction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eval.scores import bits_per_dim
 
 SCHEMA = 1
 RANKED_KINDS = ("exact", "bound", "estimate")
-DERIVED = ("schema", "unit", "bits_per_dim", "bits_per_dim_stderr")  # written, not kept
+DERIVED = ("schema", "unit", "bits_per_dim", "bits_per_dim_stderr")  # written, but not fields
 
 
 def agree(a: float, b: float) -> bool:
@@ -28,11 +28,11 @@ def agree(a: float, b: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """An importance-weighted NLL: nats per image, its standard error, and the number of samples."""
+    """Importance-weighted NLL: the number of samples, nats per image and its standard error."""
 
     k: int
     nats: float
-    stderr: float = math.nan  # of a single image
+    stderr: float = math.nan  # for a single image
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,23 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a model scored on one split of one data set, in nats per image.
+    """Scores of a model on one split of a data set, in nats per image.
 
     Attributes:
         kind: "exact"; "bound" (a negative ELBO); "estimate" (importance-weighted with `k` samples);
-            or "given label", "given code", … for log p(x | h), which is no likelihood of x alone.
+            or "given label", "given code", … for log p(x | h), not a likelihood of x alone.
         value: mean negative log-likelihood, or its bound or estimate.
         stderr: standard error of the mean; NaN (null in the file) for a single image.
-        estimate: the importance-weighted estimate beside a bound.
+        estimate: importance-weighted estimate for a bound.
         estimates: that estimate for rising K.
-        rate, distortion: the bound's two parts; rate is None without latents.
-        rates: of each latent level, top first.
-        subset: whether fewer images than the whole split were scored.
-        train_seconds: of the training, interruptions left out; None where it was another command's.
-        seconds: of the process that wrote the file, everything included.
-        latents: how much each latent level carries, and whether the decoder uses it.
-        probes: how well simple classifiers read labels off the code.
-        extra: further keys of the file, kept as they are.
+        rate, distortion: the two terms of a bound; rate is None without latents.
+        rates: rate of each latent level, top first.
+        subset: whether only part of the split was scored.
+        train_seconds: training time without interruptions; None if another command trained.
+        seconds: running time of the process that wrote the file.
+        latents: measurements of the latents, if the model has any.
+        probes: accuracies of simple classifiers on the code.
+        extra: further keys of the file, unchanged.
 
     Raises:
         ResultError: the parts contradict one another.
@@ -124,7 +124,7 @@ class Result:
         return bits_per_dim(self.value, self.dims)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of the file, both units written out."""
+        """Return the JSON object for a file, in both units."""
         record: dict[str, Any] = {"schema": SCHEMA, **asdict(self), "unit": "nats/image"}
         stated = [] if self.estimate is None else [record["estimate"]]
         for point in [*stated, *record["estimates"]]:
@@ -137,13 +137,15 @@ class Result:
 
     @classmethod
     def from_json(cls, record: Any) -> Result:
-        """Read the JSON object of a file; whatever is missing, mistyped or contradictory raises."""
+        """Return the result in a file's JSON object.
+
+        Raises:
+            ResultError: a field is missing, has the wrong type, or contradicts another.
+        """
         if not isinstance(record, dict):
-            raise ResultError(f"a result is a JSON object, got {type(record).__name__}")
+            raise ResultError(f"expected a JSON object, got {type(record).__name__}")
         if record.get("schema") != SCHEMA:
-            raise ResultError(
-                f"schema {record.get('schema')!r} is not {SCHEMA}, the one known here"
-            )
+            raise ResultError(f"expected schema {SCHEMA}, got {record.get('schema')!r}")
         known = {f.name for f in fields(cls)} - {"extra"}
         extra = {n: value for n, value in record.items() if n not in known and n not in DERIVED}
         given = {n: value for n, value in record.items() if n in known}
@@ -155,7 +157,7 @@ class Result:
 
 
 def _nan_for_null(record: dict[str, Any]) -> dict[str, Any]:
-    """Undo `_null`: a standard error is NaN again, and what else is null gets its default."""
+    """Undo `_null`: a null standard error becomes NaN, other null fields get their default."""
     given: dict[str, Any] = {n: v for n, v in record.items() if v is not None or n in REQUIRED}
     if given.get("stderr", 0) is None:
         given["stderr"] = math.nan
@@ -176,7 +178,7 @@ def _convert(value: Any, kind: Any, name: str = "") -> Any:
     """Return a JSON value as a type, strictly: true is not an int, nor "1" a number.
 
     Raises:
-        ResultError: it is not of that type, or contradicts itself; names the field.
+        ResultError: it has another type, or contradicts itself; names the field.
     """
     try:
         return msgspec.convert(value, kind)
@@ -190,9 +192,9 @@ def _convert(value: Any, kind: Any, name: str = "") -> Any:
 
 
 def _check_derived(record: dict[str, Any], result: Result) -> None:
-    """Compare the numbers of a file that follow from others with them."""
+    """Check the numbers of a file that follow from others."""
     if record.get("unit", "nats/image") != "nats/image":
-        raise ResultError(f"unit {record['unit']!r} is not 'nats/image'")
+        raise ResultError(f"expected the unit 'nats/image', got {record['unit']!r}")
     derived = {
         "bits_per_dim": (record, result.value),
         "bits_per_dim_stderr": (record, result.stderr),
@@ -204,14 +206,14 @@ def _check_derived(record: dict[str, Any], result: Result) -> None:
             continue
         value = bits_per_dim(nats, result.dims)
         if not agree(_convert(stated, float, name), value):
-            raise ResultError(f"{name} is {value:.5g} by the nats, but it says {stated:.5g}")
+            raise ResultError(f"{name} is {stated:.5g}, but {value:.5g} follows from the nats")
 
 
 REQUIRED = {f.name for f in fields(Result) if f.default is MISSING and f.default_factory is MISSING}
 
 
 def _null(value: Any) -> Any:
-    """Return JSON's null for every NaN: the standard error of a single image is one."""
+    """Replace every NaN, such as the standard error of a single image, by JSON's null."""
     if isinstance(value, dict):
         return {name: _null(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -220,31 +222,33 @@ def _null(value: Any) -> Any:
 
 
 def _contradiction(r: Result) -> str | None:
-    """Return what is wrong with a result in one sentence, or None."""
+    """Return one sentence about what contradicts what in a result, or None."""
     for name in ("value", "distortion", "rate", "rates", "train_seconds", "seconds"):
         numbers = np.array(getattr(r, name) or 0.0)
         if not np.isfinite(numbers).all():
             return f"{name} must be finite, got {numbers.tolist()}"
     if r.kind not in RANKED_KINDS and not r.kind.startswith("given "):
-        return f"kind {r.kind!r} is not exact, bound, estimate or 'given …'"
+        return f"expected the kind exact, bound, estimate or 'given …', got kind {r.kind!r}"
     if (r.kind == "estimate") != (r.k is not None) or (r.k is not None and r.k < 1):
-        return f"a result of kind {r.kind!r} has k={r.k}: K of at least 1 belongs to an estimate"
+        return f"kind {r.kind!r} has k={r.k}: K of at least 1 belongs to an estimate alone"
     if r.stderr < 0 or math.isinf(r.stderr) or (math.isnan(r.stderr) and r.count > 1):
-        return f"stderr {r.stderr} over {r.count} images is no standard error"
+        return f"stderr {r.stderr} of {r.count} images is not a standard error"
     if r.count < 1 or r.levels < 2 or len(r.image_shape) != 3 or min(r.image_shape) < 1:
-        return f"{r.count} images of shape {list(r.image_shape)} with {r.levels} levels can't be"
+        return (
+            f"{r.count} images of shape {list(r.image_shape)} with {r.levels} levels are impossible"
+        )
     if r.binarize != "none" and r.levels != 2:
         return f"binarize {r.binarize!r} leaves 2 levels, not {r.levels}"
     if r.kind == "exact" and r.rate:
         return f"an exact likelihood has no rate, got {r.rate}"
     total = r.distortion + (r.rate or 0.0)
     if r.kind != "estimate" and not agree(total, r.value):
-        return f"rate + distortion is {total:.5g} nats, but value says {r.value:.5g}"
+        return f"rate + distortion is {total:.5g} nats, but value is {r.value:.5g}"
     if r.rates and not agree(sum(r.rates), r.rate or 0.0):
-        return f"the levels' rates sum to {sum(r.rates):.5g} nats, but rate says {r.rate}"
+        return f"the levels' rates sum to {sum(r.rates):.5g} nats, but rate is {r.rate}"
     if r.estimate is not None:
         if r.estimate.k < 1 or r.kind != "bound" or not math.isfinite(r.estimate.nats):
-            return f"an estimate (K={r.estimate.k}) belongs beside a bound, got kind {r.kind!r}"
+            return f"an estimate (K={r.estimate.k}) needs a bound, got kind {r.kind!r}"
         slack = 4 * max(r.stderr, r.estimate.stderr) if r.count > 1 else math.inf
         if r.estimate.nats > r.value + slack:
             return f"the estimate {r.estimate.nats:.5g} is worse than its bound {r.value:.5g}"

@@ -1,4 +1,4 @@
-"""Scores of a set of images, one number per image, and their units. Nothing here needs torch."""
+"""Scores of a set of images, one number per image, and their units. No torch needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bits_per_dim(nats: float, dims: int) -> float:
     0.1454
     """
     if dims < 1:
-        raise ValueError(f"an image has at least one dimension (C·H·W), got dims={dims}")
+        raise ValueError(f"expected at least one dimension (C·H·W), got dims={dims}")
     return nats / (dims * math.log(2))
 
 
@@ -32,12 +32,12 @@ class Score:
 
     @property
     def count(self) -> int:
-        """How many images were scored."""
+        """Number of images."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
-        """Nats per image."""
+        """Mean nats per image."""
         return float(self.values.sum() / self.count)
 
     @property
@@ -50,7 +50,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scores on a whole set: `nll = distortion + rate`, image by image."""
+    """Scores of a model on a whole set: `nll = distortion + rate`, image by image."""
 
     distortion: Score
     rate: Score
@@ -59,7 +59,7 @@ class Evaluation:
 
     @property
     def nll(self) -> Score:
-        """The negative log-likelihood, or the negative ELBO where the model has latents."""
+        """Negative log-likelihood, or negative ELBO if the model has latents."""
         return Score(self.distortion.values + self.rate.values)
 
     @property

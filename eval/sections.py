@@ -1,4 +1,4 @@
-"""Sections of a report: what a page shows of each run."""
+"""Sections of a report, one for each run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from eval.tables import number
 
 
 def _importance(result: Result) -> str:
-    """Draw the importance-weighted estimates against K, where there are several."""
+    """Draw the importance-weighted estimates against K, if there are several."""
     points = [(p.k, p.nats, 0.0 if math.isnan(p.stderr) else p.stderr) for p in result.estimates]
     return plots.to_svg(plots.importance(sorted(points), result.value)) if len(points) > 1 else ""
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
-    """Return the headline numbers of a run, as label and text."""
+    """Return the main numbers of a run, as labels and texts."""
     dims = result.dims
 
     def both(nats: float, stderr: float | None = None) -> str:
@@ -58,7 +58,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
 
 
 def _latents(result: Result) -> list[dict[str, str]]:
-    """Return a line per latent level: rate, active units, mutual information with its cap."""
+    """Return a row per latent level: rate, active units, mutual information and its cap."""
     levels = result.latents.levels if result.latents else ()
     return [
         {
@@ -74,7 +74,7 @@ def _latents(result: Result) -> list[dict[str, str]]:
 
 
 def _probes(result: Result) -> list[dict[str, str]]:
-    """Return a line per classifier that read labels off the codes."""
+    """Return a row per probe of the codes."""
     return [
         {
             "features": probe.features,
@@ -95,7 +95,7 @@ def _curves(folder: Path | None) -> list[str]:
 
 
 def _section(found: Found) -> dict[str, Any]:
-    """Gather what the page shows of one run, but its curves and pictures."""
+    """Return the section of a run, without its curves and pictures."""
     result = found.result
     provenance = {
         "command": result.command,
@@ -119,10 +119,10 @@ def _section(found: Found) -> dict[str, Any]:
 
 
 def gather(found: Sequence[Found]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Gather what the page shows of each run.
+    """Return a section for each run.
 
     Returns:
-        The sections, and one sentence for each damaged file of metrics, whose curves are left out.
+        The sections, and one sentence for each damaged metrics file, whose curves are left out.
     """
     shown, problems = [], []
     for place, one in enumerate(found, start=1):

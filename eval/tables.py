@@ -1,4 +1,4 @@
-"""Tables of comparable results as text: Markdown, JSON and CSV."""
+"""Tables of comparable results in Markdown, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def number(value: float, unit: str) -> str:
 
 
 def score(row: Row, table: Table, unit: str) -> str:
-    """Format a row's number with the mark of its kind, its standard error and, once, its K."""
+    """Format a row's number with its mark, its standard error and, in the table's unit, its K."""
     value = in_unit(row.nats, unit, table.images)
     if row.reference is None:
         text = number(value, unit)
-    elif row.reference.unit == unit:  # as many digits as were published, and two at least
+    elif row.reference.unit == unit:  # at least two digits, or all that were published
         text = max(f"{value:.2f}", str(row.reference.value), key=len)
     else:
         text = f"{value:.4g}" if unit == "nats/image" else f"{value:.4f}"
@@ -39,12 +39,12 @@ def score(row: Row, table: Table, unit: str) -> str:
 
 
 def place(row: Row) -> str:
-    """Format a rank: a tie carries an equals sign, an unranked row a dash."""
+    """Format a rank: an equals sign marks a tie, a dash a row without a rank."""
     return "–" if row.rank is None else f"{'=' if row.tie else ''}{row.rank}"
 
 
 def cells(row: Row, table: Table) -> list[str]:
-    """Return a row's text, column by column, as `columns` names them."""
+    """Return a row's cells, in the order of `columns`."""
     unit = table.unit
     parts = [
         "" if row.bound is None else f"≤ {number(in_unit(row.bound, unit, table.images), unit)}",
@@ -64,7 +64,7 @@ def cells(row: Row, table: Table) -> list[str]:
 
 
 def columns(table: Table) -> list[str]:
-    """Return the columns' names."""
+    """Return the column names."""
     return [
         "rank",
         "model",
@@ -88,7 +88,7 @@ def _escape(text: str) -> str:
 
 
 def to_markdown(boards: Sequence[Table]) -> str:
-    """Write the tables as Markdown, the rules of comparison below the last."""
+    """Return the tables in Markdown, with the rules of comparison at the end."""
     lines = []
     for table in boards:
         header = columns(table)
@@ -101,7 +101,7 @@ def to_markdown(boards: Sequence[Table]) -> str:
 
 
 def records(boards: Sequence[Table]) -> list[dict[str, Any]]:
-    """Return every row as a flat record, both units given, for CSV and JSON."""
+    """Return every row as a flat record in both units, for CSV and JSON."""
     flat = []
     for table in boards:
         images = table.images
@@ -139,13 +139,13 @@ def records(boards: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def to_json(boards: Sequence[Table]) -> str:
-    """Write the rows and the rules as one JSON object, in ASCII."""
+    """Return the rows and the rules as a JSON object, in ASCII."""
     book = {"schema": SCHEMA, "rules": list(RULES), "rows": records(boards)}
     return json.dumps(book, indent=2, allow_nan=False) + "\n"
 
 
 def to_csv(boards: Sequence[Table]) -> str:
-    """Write one line per row; lists are joined by spaces or semicolons. No room for the rules.
+    """Return one CSV line per row, without the rules; spaces or semicolons join lists.
 
     Text that a spreadsheet would take for a formula begins with an apostrophe.
     """

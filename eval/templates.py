@@ -1,4 +1,4 @@
-"""HTML pages from templates, in which whatever a run wrote is text."""
+"""HTML pages from templates, with everything that a run wrote escaped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from eval.text import visible
 
 
 def fill(name: str, **content: Any) -> str:
-    """Fill a page's template; whatever the content holds is escaped.
+    """Fill a page's template with escaped content.
 
     Raises:
-        ResultError: the content lacks something that the page shows.
+        ResultError: a value that the page shows is missing.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -26,11 +26,11 @@ def fill(name: str, **content: Any) -> str:
     try:
         return environment.get_template(f"{name}.html.j2").render(**content)
     except jinja2.UndefinedError as error:
-        raise ResultError(f"a result lacks what the page shows: {error.message}") from error
+        raise ResultError(f"a value that the page shows is missing: {error.message}") from error
 
 
 def _printable(value: Any) -> Any:
-    """Make visible what a name may hold; the page's own markup stays."""
+    """Escape unprintable characters in text; markup of the page is unchanged."""
     return visible(value, keep="\n") if type(value) is str else value
 
 

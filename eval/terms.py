@@ -31,10 +31,10 @@ class Terms(NamedTuple):
     auxiliary: Tensor | None = None
 
 
-Model = Callable[..., Terms]  # (x, y), and noise=… where it is given
+Model = Callable[..., Terms]  # (x, y), and noise=… if it is given
 Batches = Iterable[tuple[Any, tuple[Tensor, Any]]]
 Reduce = Callable[[Tensor], Tensor]
-# (indices, first, num) -> noise of the draws first ... first + num - 1 of each image
+# (indices, first, num) -> noise for the draws first ... first + num - 1 of each image
 Noise = Callable[[Any, int, int], Any]
 
 

@@ -1,4 +1,4 @@
-"""Text from files that others wrote, made safe for a terminal, a table, a spreadsheet."""
+"""Text from untrusted files, made safe for a terminal, a table or a spreadsheet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Return text with everything that doesn't print written as an escape, but what is in `keep`.
+    r"""Return text with unprintable characters escaped, except those in `keep`.
 
     >>> print(visible("a\x1b[2Jb\u202e"))
     a\x1b[2Jb\u202e
@@ -19,7 +19,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def spreadsheet_cell(value: object) -> object:
-    """Return a CSV cell that no spreadsheet takes for a formula; numbers stay what they are.
+    """Return a CSV cell that no spreadsheet reads as a formula; numbers are unchanged.
 
     >>> spreadsheet_cell('=HYPERLINK("http://x")'), spreadsheet_cell(-1.5)
     ('\\'=HYPERLINK("http://x")', -1.5)
@@ -31,7 +31,7 @@ def spreadsheet_cell(value: object) -> object:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print to the terminal; what it can't show, or would obey, is escaped."""
+    """Print to the terminal, with control characters and what it can't encode escaped."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     shown = visible(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding)
     print(shown, file=stream)

@@ -105,12 +105,12 @@ def test_numbers_of_different_kinds_come_with_a_warning(run, tmp_path, capsys):
     a = run(tmp_path / "a")
     b = run(tmp_path / "b", kind="given label", condition="label", estimate=None)
     assert main([str(a), str(b)]) == 0
-    assert "mixes the models with what their numbers mean" in capsys.readouterr().out
+    assert "reflects more than the models" in capsys.readouterr().out
 
 
 def test_an_images_file_of_another_kind_is_named(run, tmp_path, capsys):
     a, b = run(tmp_path / "a"), run(tmp_path / "b", seed=1)
     np.save(a / "images.npy", np.zeros((40, 8, 8)))
     assert main([str(a), str(b), "--out", str(tmp_path / "page.html")]) == 2
-    assert "images.npy must hold uint8" in capsys.readouterr().err
+    assert "images.npy must contain uint8" in capsys.readouterr().err
     assert json.loads((a / "config.json").read_text()) == {}

@@ -40,7 +40,7 @@ def test_a_bad_file_leaves_the_rest_standing_and_a_copy_counts_once(run, tmp_pat
 def test_the_same_run_with_other_numbers_is_an_error(result, tmp_path):
     write_result(result(), tmp_path / "a.json")
     write_result(result(value=79.0), tmp_path / "b.json")
-    with pytest.raises(ResultError, match="claim the same run"):
+    with pytest.raises(ResultError, match="claim to be the same run"):
         discover([tmp_path / "b.json", tmp_path / "a.json"])
     write_result(result(value=79.0, seed=1), tmp_path / "b.json")
     assert len(discover([tmp_path])[0]) == 2
@@ -59,5 +59,5 @@ def test_a_copy_from_before_the_latents_were_studied_is_still_a_copy(run, tmp_pa
 def test_a_path_without_results_is_an_error(tmp_path):
     with pytest.raises(ResultError, match="does not exist"):
         discover([tmp_path / "none"])
-    with pytest.raises(ResultError, match="holds no result"):
+    with pytest.raises(ResultError, match="contains no result"):
         discover([tmp_path])

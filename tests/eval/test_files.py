@@ -72,7 +72,7 @@ def test_no_command_writes_over_a_file_of_a_run_that_it_reads(run, tmp_path, cap
         assert main([*paths, "--out", str(out)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "is a file that this command reads" in error
+        assert "which this command reads: write to another file" in error
     assert out.read_bytes() == before
 
 
@@ -151,7 +151,7 @@ def test_scores_that_are_not_finite_are_refused(run, tmp_path, capsys):
     folder = run(tmp_path / "a")
     np.save(folder / "nll.npy", np.full(40, np.nan))
     assert leaderboard.main([str(folder)]) == 2
-    assert "nll.npy holds scores that are not finite" in capsys.readouterr().err
+    assert "nll.npy contains NaN or infinite scores" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -203,7 +203,7 @@ def test_hostile_names_stay_text_in_every_format(result):
 
 
 def test_an_unknown_data_set_is_one_sentence():
-    with pytest.raises(ResultError, match="'mnit': there are binarized_mnist, cifar10"):
+    with pytest.raises(ResultError, match="'mnit', only on: binarized_mnist, cifar10"):
         tables([], data="mnit")
 
 
@@ -223,7 +223,7 @@ def test_the_commands_exit_codes(run, result, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "a pixelvae" in captured.out
     assert captured.err.count("\n") == 1
-    assert "bad.json: schema 9" in captured.err
+    assert "bad.json: expected schema 1, got 9" in captured.err
     assert main([str(tmp_path / "bad.json")]) == 2
     assert main([str(tmp_path / "none")]) == 2
     assert "does not exist" in capsys.readouterr().err
@@ -236,8 +236,8 @@ def test_the_commands_exit_codes(run, result, tmp_path, capsys):
 def test_without_runs_the_literature_stands_alone(capsys):
     assert main(["--data", "mnist"]) == 0
     out = capsys.readouterr().out
-    assert "## MNIST, statically binarised" in out
-    assert "## MNIST, dynamically binarised" in out
+    assert "## MNIST, statically binarized" in out
+    assert "## MNIST, dynamically binarized" in out
     assert "CIFAR" not in out
     assert main(["--no-published"]) == 2
 

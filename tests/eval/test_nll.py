@@ -89,9 +89,9 @@ def test_an_image_missed_or_repeated_or_out_of_range_is_an_error():
         evaluate(lookup, [([0, 1], (x[:2], None))], 3)
     with pytest.raises(ValueError, match="image 1 was scored 2 times"):
         evaluate(lookup, [([0, 1, 1], (x, None))], 2)
-    with pytest.raises(ValueError, match=r"indices must lie in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"indices must be in 0\.\.1"):
         evaluate(lookup, [([0, 1, 2], (x, None))], 2)
-    with pytest.raises(ValueError, match="3 images came with 2 indices"):
+    with pytest.raises(ValueError, match="one index for each of 3 images, got 2"):
         evaluate(lookup, [([0, 1], (x, None))], 3)
     with pytest.raises(ValueError, match="at least one image"):
         evaluate(lookup, [], 0)

@@ -54,7 +54,7 @@ def test_a_code_as_large_as_the_image_has_no_pca_beside_it():
 
 def test_bad_input_is_named():
     train, test = digits()
-    with pytest.raises(ValueError, match="differ in number"):
+    with pytest.raises(ValueError, match="expected as many"):
         probe(train._replace(labels=train.labels[:-1]), test)
     with pytest.raises(ValueError, match="two classes"):
         probe(train._replace(labels=np.zeros(600)), test)

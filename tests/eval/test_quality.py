@@ -40,11 +40,11 @@ def test_fewer_images_than_features_still_give_a_number():
 
 
 def test_bad_features_are_named():
-    with pytest.raises(ValueError, match="one size, got 2, 3"):
+    with pytest.raises(ValueError, match="same size, got 2 and 3"):
         frechet_distance(np.zeros((4, 2)), np.zeros((4, 3)))
-    with pytest.raises(ValueError, match="two images or more"):
+    with pytest.raises(ValueError, match="at least two images"):
         frechet_distance(np.zeros((1, 2)), np.zeros((4, 2)))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaN or infinities"):
         frechet_distance(np.full((4, 2), np.nan), np.zeros((4, 2)))
 
 
@@ -65,7 +65,7 @@ def test_neighbors_agree_with_brute_force_in_every_chunk(chunk):
 
 def test_neighbors_of_nothing_or_of_another_shape_are_refused():
     train = np.zeros((4, 1, 2, 2), np.uint8)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of shape \\[3, 2, 2\\]"):
         nearest_neighbors(np.zeros((2, 3, 2, 2), np.uint8), train)
     with pytest.raises(ValueError, match="got 0"):
         nearest_neighbors(train[:0], train)

@@ -44,13 +44,13 @@ def test_a_result_survives_its_file_with_both_units_written(result, tmp_path):
         ({"rate": 5.0}, "exact likelihood has no rate"),
         ({"kind": "estimate"}, "k=None"),
         ({"kind": "estimate", "k": 0}, "k=0"),
-        ({"k": 10}, "belongs to an estimate"),
-        ({"stderr": -1.0}, "no standard error"),
-        ({"stderr": math.nan}, "no standard error"),
+        ({"k": 10}, "belongs to an estimate alone"),
+        ({"stderr": -1.0}, "not a standard error"),
+        ({"stderr": math.nan}, "not a standard error"),
         ({"count": 0}, "0 images"),
         ({"image_shape": (28, 28)}, "shape"),
         ({"binarize": "dynamic", "levels": 256}, "leaves 2 levels"),
-        ({"estimate": Estimate(k=5, nats=79.0, stderr=0.1)}, "belongs beside a bound"),
+        ({"estimate": Estimate(k=5, nats=79.0, stderr=0.1)}, "needs a bound"),
         (
             {"kind": "bound", "rate": 1.0, "estimate": Estimate(k=5, nats=90.0, stderr=0.1)},
             "worse than its bound",
@@ -75,8 +75,8 @@ def break_record(result, **changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 2}, "schema 2 is not 1"),
-        ({"schema": KeyError}, "schema None"),
+        ({"schema": 2}, "expected schema 1, got 2"),
+        ({"schema": KeyError}, "expected schema 1, got None"),
         ({"count": KeyError, "split": KeyError}, "missing required field split"),
         ({"value": "80"}, "value: expected float, got str"),
         ({"count": 10000.5}, "count: expected int, got float"),
@@ -84,9 +84,9 @@ def break_record(result, **changes):
         ({"subset": 0}, "subset: expected bool, got int"),
         ({"data": None}, "data: expected str, got null"),
         ({"image_shape": [1, 28, "28"]}, r"image_shape\[2\]: expected int, got str"),
-        ({"bits_per_dim": 3.0}, "bits_per_dim is 0.147"),
+        ({"bits_per_dim": 3.0}, "bits_per_dim is 3, but 0.147"),
         ({"bits_per_dim_stderr": 3.0}, "bits_per_dim_stderr"),
-        ({"unit": "bits"}, "unit 'bits'"),
+        ({"unit": "bits"}, "got 'bits'"),
         ({"estimate": {"k": 10}}, "estimate: .* field nats"),
         ({"value": 10**400}, "value: number out of range"),
         ({"value": 1e400}, "Infinity is not a number"),
@@ -121,7 +121,7 @@ def test_scores_beside_a_result_must_agree_with_it(run, tmp_path):
     read_result(folder)
     nll = np.load(folder / "nll.npy")
     np.save(folder / "nll.npy", nll[:-1])
-    with pytest.raises(ResultError, match="says 40 images, but"):
+    with pytest.raises(ResultError, match="has 40 images, but"):
         read_result(folder)
     np.save(folder / "nll.npy", nll + 1)
     with pytest.raises(ResultError, match=r"nats, but nll\.npy has"):
