@@ -40,7 +40,7 @@ from training import useful_operations
 
 from decoders import Decoder, DeconvDecoder, GatedPixelCNN, PixelCNN
 from decoders.scan import Draw, PlainScan, run
-from eval.mode import scoring
+from eval import scoring
 from pipelines.runs.load import open_run
 
 MOST_WHOLE = 4096  # images of which a forward pass fits into memory

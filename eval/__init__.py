@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from eval.collapse import Latents, Level
     from eval.errors import NonFiniteScoreError, ResultError
     from eval.importance import evaluate_importance, importance_curve, importance_weighted
-    from eval.interpolation import Smoothness, lerp, path, slerp, smoothness
+    from eval.interpolation import Smoothness, interpolate, lerp, slerp, smoothness
     from eval.latents import (
         MutualInformation,
         active_units,
-        describe,
+        measure_latents,
         mutual_information,
         swap_gain,
     )
@@ -33,11 +33,11 @@ _NAMES = {
     "collapse": ("Latents", "Level"),
     "errors": ("NonFiniteScoreError", "ResultError"),
     "importance": ("evaluate_importance", "importance_curve", "importance_weighted"),
-    "interpolation": ("Smoothness", "lerp", "path", "slerp", "smoothness"),
+    "interpolation": ("Smoothness", "interpolate", "lerp", "slerp", "smoothness"),
     "latents": (
         "MutualInformation",
         "active_units",
-        "describe",
+        "measure_latents",
         "mutual_information",
         "swap_gain",
     ),
@@ -69,7 +69,6 @@ __all__ = [
     "Terms",
     "active_units",
     "bits_per_dim",
-    "describe",
     "embed",
     "embedding_figure",
     "evaluate",
@@ -77,10 +76,11 @@ __all__ = [
     "frechet_distance",
     "importance_curve",
     "importance_weighted",
+    "interpolate",
     "lerp",
+    "measure_latents",
     "mutual_information",
     "nearest_neighbors",
-    "path",
     "probe",
     "read_result",
     "read_scores",

@@ -55,6 +55,14 @@ def importance_curve(
 
     Returns:
         (len(ks), B) float64 nats on the CPU: estimates of log p(x).
+
+    >>> from eval import Terms
+    >>> def model(x, y):  # log weights of standard normal draws around -2 nats
+    ...     zeros = torch.zeros(len(x))
+    ...     return Terms(zeros + 2.0, zeros, torch.randn(len(x)))
+    >>> curve = importance_curve(model, torch.zeros(3, 1, 1, 1), None, (1, 10, 100))
+    >>> curve.shape, bool((curve.diff(dim=0) > 0).all())
+    (torch.Size([3, 3]), True)
     """
     _check_ks(ks, chunk)
     size = len(x)
@@ -111,6 +119,14 @@ def evaluate_importance(
 
     The arguments are those of `evaluate` and `importance_curve`. The scores can be compared image
     by image, since they come from the same weights.
+
+    >>> from eval import Terms
+    >>> def sure(x, y):  # no latent: every weight is p(x), and K changes nothing
+    ...     zeros = torch.zeros(len(x))
+    ...     return Terms(zeros + 2.0, zeros, zeros)
+    >>> scores = evaluate_importance(sure, [([0, 1], (torch.zeros(2, 1, 1, 1), None))], 2, (1, 10))
+    >>> {k: score.mean for k, score in scores.items()}
+    {1: 2.0, 10: 2.0}
     """
     _check_ks(ks, chunk)
     table = PerImage(len(ks), count)

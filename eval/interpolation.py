@@ -69,10 +69,10 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (from_a[:, None] * u + from_b[:, None] * v).view(a.shape).to(a)
 
 
-def path(a: Tensor, b: Tensor, steps: int, method: Method = "slerp") -> Tensor:
+def interpolate(a: Tensor, b: Tensor, steps: int, method: Method = "slerp") -> Tensor:
     """Return `steps` codes from a to b, including both: (steps, B, …).
 
-    >>> path(torch.zeros(1, 1), torch.ones(1, 1), 3, "lerp").flatten().tolist()
+    >>> interpolate(torch.zeros(1, 1), torch.ones(1, 1), 3, "lerp").flatten().tolist()
     [0.0, 0.5, 1.0]
     """
     if steps < 2:

@@ -24,6 +24,13 @@ def scoring(model: Any) -> Iterator[None]:
     on GPUs run in float32, not in TF32, to which PyTorch otherwise rounds their inputs.
 
     Several threads may score at once, even the same model. The last one restores the state.
+
+    >>> model = nn.Dropout()
+    >>> with scoring(model):
+    ...     model.training, torch.is_grad_enabled()
+    (False, False)
+    >>> model.training
+    True
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     held = [(module, "training", False) for module in modules]

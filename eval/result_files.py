@@ -15,7 +15,11 @@ from eval.results import Result, agree
 
 
 def write_result(result: Result, path: Path | str) -> None:
-    """Write a result file atomically."""
+    """Write a result file atomically; `read_result` reads it again.
+
+    Raises:
+        ResultError: it can't be written; nothing has changed.
+    """
     write_whole(Path(path), to_bytes(result))
 
 
@@ -50,6 +54,10 @@ def read_result(path: Path | str) -> Result:
 
     Raises:
         ResultError: it can't be read, or contradicts itself or the scores; names the file.
+
+    >>> read_result("nowhere/result.json")
+    Traceback (most recent call last):
+    eval.errors.ResultError: nowhere/result.json: No such file or directory
     """
     path = Path(path)
     path = path / "result.json" if path.is_dir() else path

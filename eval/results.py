@@ -69,6 +69,16 @@ class Result:
 
     Raises:
         ResultError: the parts contradict one another.
+
+    >>> images = dict(data="mine", variant="", split="test", count=100, subset=False, levels=2)
+    >>> images |= dict(fingerprint="", image_shape=(1, 8, 8), binarize="none", condition="none")
+    >>> model = dict(pipeline="own", name="net", command="python net.py", date="2026-01-01")
+    >>> scores = dict(kind="exact", value=20.0, stderr=0.5, distortion=20.0)
+    >>> round(Result(**model, **images, **scores).bits_per_dim, 4)
+    0.4508
+    >>> Result(**model, **images, **{**scores, "distortion": 19.0})
+    Traceback (most recent call last):
+    eval.errors.ResultError: rate + distortion is 19 nats, but value is 20
     """
 
     pipeline: str

@@ -50,7 +50,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a model on a whole set: `nll = distortion + rate`, image by image."""
+    """Scores of a model on a whole set: `nll = distortion + rate`, image by image.
+
+    >>> distortion, rate = Score(np.array([70.0, 80.0])), Score(np.array([5.0, 7.0]))
+    >>> evaluation = Evaluation(distortion, rate, kl=(np.array([4.0, 2.0]),), dims=28 * 28)
+    >>> evaluation.nll.mean, evaluation.rates, round(evaluation.bits_per_dim, 4)
+    (81.0, (6.0,), 0.1491)
+    """
 
     distortion: Score
     rate: Score

@@ -22,6 +22,10 @@ class Terms(NamedTuple):
         kl: per latent level, top first, (B, D_level); `rate` is their sum.
         auxiliary: (B,), a loss that only training adds, such as a commitment loss; None if there is
             none. No score contains it.
+
+    >>> terms = Terms(torch.tensor([80.0]), torch.tensor([5.0]), torch.tensor([-4.5]))
+    >>> (terms.distortion + terms.rate).tolist()  # the bound
+    [85.0]
     """
 
     distortion: Tensor

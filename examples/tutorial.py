@@ -26,8 +26,7 @@ from torch import Tensor, nn
 
 from decoders import DeconvDecoder, GatedPixelCNN, check_causality, to_levels
 from encoders import GaussianEncoder, LabelEmbedding
-from eval import bits_per_dim, importance_weighted
-from eval.interpolation import path
+from eval import bits_per_dim, importance_weighted, interpolate
 from pipelines.model import Model
 from pipelines.runs.pictures import grid, save
 
@@ -137,7 +136,7 @@ for model in (pixel, plain):
     assert model.encoder is not None
     with torch.no_grad():
         mean = model.encoder.posterior(test_x[[0, 8]])[0].mean
-    h = model.encoder.to_h((path(mean[:1], mean[1:], 10)[:, 0],))
+    h = model.encoder.to_h((interpolate(mean[:1], mean[1:], 10)[:, 0],))
     same_noise = torch.rand(1, *SHAPE).expand(10, -1, -1, -1)
     rows.append(model.decoder.sample(h, noise=same_noise))
 save(grid(torch.cat(rows), LEVELS, columns=10), Path("tutorial-interpolation.png"))

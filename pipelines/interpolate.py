@@ -16,7 +16,8 @@ import numpy as np
 import tyro
 from torch import Tensor
 
-from eval.interpolation import Method, smoothness
+from eval import smoothness
+from eval.interpolation import Method
 from pipelines.runs import pictures, traversal
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runs.traversal import Ends, Traversal

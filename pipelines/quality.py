@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from encoders.base import device_of
-from eval.quality import Neighbors, frechet_distance, nearest_neighbors
+from eval import Neighbors, frechet_distance, nearest_neighbors
 from pipelines.data.sets import Images, Splits, load
 from pipelines.runs import classifier, features, pictures, scoring
 from pipelines.runs.classifier import Classifier, FeatureNetwork

@@ -20,7 +20,7 @@ from torch import Tensor
 from encoders import Posterior
 from encoders.base import device_of
 from eval import Evaluation, Score
-from eval import Latents, describe, swap_gain
+from eval import Latents, measure_latents, swap_gain
 from eval import read_result, write_result
 from pipelines.data import subset
 from pipelines.data.sets import Images, Splits
@@ -154,7 +154,7 @@ def measure(
         swapped: positions of the images to score with another image's code.
         batch_size: images at once.
     """
-    return describe(
+    return measure_latents(
         evaluation.distortion.mean,
         evaluation.kl if model.has_latents else None,
         codes.levels,

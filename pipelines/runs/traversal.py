@@ -15,7 +15,8 @@ from torch import Tensor
 
 from encoders import Encoder
 from encoders.base import device_of
-from eval.interpolation import Method, path
+from eval import interpolate
+from eval.interpolation import Method
 from pipelines.data.sets import Images, order
 from pipelines.runs import pictures, scoring
 from pipelines.runs.scoring import move
@@ -117,10 +118,10 @@ def between_images(
         h = _one_level(encoder, first, last, steps, method, level, generator)
     elif model.has_latents:
         means = ([level.mean for level in encoder.posterior(*side)] for side in (first, last))
-        levels = [path(a, b, steps, method) for a, b in zip(*means, strict=True)]
+        levels = [interpolate(a, b, steps, method) for a, b in zip(*means, strict=True)]
         h = torch.stack([encoder.to_h(tuple(z[step] for z in levels)) for step in range(steps)])
     else:
-        h = path(encoder(*first).h, encoder(*last).h, steps, method)
+        h = interpolate(encoder(*first).h, encoder(*last).h, steps, method)
     x = decode(model, h, noise, generator)
     return Traversal(x, first[0].cpu(), None if level == "bottom" else last[0].cpu())
 
@@ -139,7 +140,7 @@ def between_labels(
     encoder = _encoder(model)
     device = device_of(model)
     first, last = (encoder(None, torch.from_numpy(side).to(device)).h for side in ends)
-    h = path(first, last, steps, method or default_method(model))
+    h = interpolate(first, last, steps, method or default_method(model))
     return Traversal(decode(model, h, noise, torch.Generator().manual_seed(seed)))
 
 
@@ -169,12 +170,12 @@ def _one_level(
         other = encoder.posterior(*last)[0].mean
         state = generator.get_state()
         parts = []
-        for z2 in path(top, other, steps, method):
+        for z2 in interpolate(top, other, steps, method):
             generator.set_state(state)
             parts.append(encoder.to_h((z2, encoder.sample_bottom(z2, generator))))
         return torch.stack(parts)
     a, b = (encoder.sample_bottom(top, generator) for _ in range(2))
-    return torch.stack([encoder.to_h((top, z1)) for z1 in path(a, b, steps, method)])
+    return torch.stack([encoder.to_h((top, z1)) for z1 in interpolate(a, b, steps, method)])
 
 
 @torch.no_grad()

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from eval.interpolation import lerp, path, slerp, smoothness
+from eval.interpolation import interpolate, lerp, slerp, smoothness
 
 
 @pytest.mark.parametrize("method", ["lerp", "slerp"])
 @pytest.mark.parametrize("shape", [(4, 16), (2, 3, 4, 4)])
 def test_a_path_starts_and_ends_at_its_codes_exactly(method, shape):
     a, b = torch.randn(shape), torch.randn(shape)
-    points = path(a, b, 7, method)
+    points = interpolate(a, b, 7, method)
     assert points.shape == (7, *shape)
     assert torch.equal(points[0], a)
     assert torch.equal(points[-1], b)
@@ -24,7 +24,7 @@ def test_slerp_keeps_length_and_turns_evenly():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 5, 32, generator=generator, dtype=torch.float64)
     a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
-    points = path(a, b, 9, "slerp")
+    points = interpolate(a, b, 9, "slerp")
     torch.testing.assert_close(points.norm(dim=2), torch.ones(9, 5, dtype=torch.float64))
     turns = torch.acos((points[1:] * points[:-1]).sum(2))
     torch.testing.assert_close(turns, turns[:1].expand(8, 5))
@@ -55,9 +55,9 @@ def test_wrong_input_is_named():
     with pytest.raises(TypeError, match="floating point"):
         lerp(a.long(), a.long(), 0.5)
     with pytest.raises(ValueError, match="steps=1"):
-        path(a, a, 1)
+        interpolate(a, a, 1)
     with pytest.raises(ValueError, match="cubic"):
-        path(a, a, 3, "cubic")  # pyright: ignore
+        interpolate(a, a, 3, "cubic")  # pyright: ignore
     with pytest.raises(ValueError, match="uint8"):
         smoothness(torch.zeros(3, 1, 1, 2, 2), 256)
 

@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Normal
 
 from eval import Score
-from eval.latents import active_units, describe, mutual_information, swap_gain
+from eval.latents import active_units, measure_latents, mutual_information, swap_gain
 
 
 def test_active_units_by_hand_over_the_whole_set():
@@ -102,7 +102,7 @@ def posterior(active: int, idle: int):
 def test_the_verdict_says_it_in_plain_words(rates, units, gain, words):
     score = None if gain is None else Score(gain + np.array([-1.0, 1.0] * 8))
     kl = [np.array(level) for level in rates]
-    latents = describe(60.0, kl, [posterior(*unit) for unit in units], score)
+    latents = measure_latents(60.0, kl, [posterior(*unit) for unit in units], score)
     assert words in latents.verdict
     assert latents.rate == pytest.approx(sum(map(sum, rates)))
     assert latents.count == 40
@@ -111,16 +111,16 @@ def test_the_verdict_says_it_in_plain_words(rates, units, gain, words):
 
 def test_a_deterministic_code_is_free_and_has_no_mutual_information():
     means, _ = posterior(2, 1)
-    latents = describe(60.0, None, [(means, torch.zeros_like(means))])
+    latents = measure_latents(60.0, None, [(means, torch.zeros_like(means))])
     assert latents.verdict == "The code is used: 2 of 3 dimensions active, a free code."
     assert latents.levels[0].rate is None
     assert latents.levels[0].mutual_information is None
-    assert "same for every image" in describe(60.0, None, [(0 * means, means)]).verdict
+    assert "same for every image" in measure_latents(60.0, None, [(0 * means, means)]).verdict
 
 
 def test_no_latent_is_no_collapse_and_mismatched_levels_are_named():
-    assert describe(60.0, [], []).verdict == "The model has no latent."
+    assert measure_latents(60.0, [], []).verdict == "The model has no latent."
     with pytest.raises(ValueError, match="expected 1 levels of posteriors, got 0"):
-        describe(60.0, [np.zeros(2)], [])
+        measure_latents(60.0, [np.zeros(2)], [])
     with pytest.raises(ValueError, match="expected rates of 2 dimensions, got 3"):
-        describe(60.0, [np.zeros(3)], [posterior(2, 0)])
+        measure_latents(60.0, [np.zeros(3)], [posterior(2, 0)])
