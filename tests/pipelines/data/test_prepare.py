@@ -1,4 +1,4 @@
-"""What would be met after the training is met before it: shapes, levels, labels of every split."""
+"""Shapes, levels and labels of every split, checked before training; limits and conditions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from pipelines.data.sets import DataConfig, DataError, load
+from pipelines.data.subset import draw
+from tests.pipelines.data.samples import all_images
 
 
 def own(path: Path, **arrays: np.ndarray) -> DataConfig:
@@ -178,3 +180,69 @@ def test_the_type_of_an_array_does_not_change_its_fingerprint(tmp_path: Path):
         images = load(DataConfig("npz", str(tmp_path), native_levels=64)).test
         prints.append(images.fingerprint)
     assert prints[0] == prints[1]
+
+
+# ---- limits and conditions ---------------------------------------------------------------------
+
+
+def test_limit_draws_images_by_label_and_says_so():
+    whole, few = load(DataConfig("digits")), load(DataConfig("digits", limit=400))
+    assert (len(few.train), len(few.test)) == (400, 360)
+    assert whole.train.labels is not None
+    rows = draw(1437, 400, whole.train.labels)
+    np.testing.assert_array_equal(all_images(few.train), all_images(whole.train)[rows])
+    np.testing.assert_array_equal(few.train.labels, whole.train.labels[rows])
+    assert (
+        few.train.variant
+        == few.test.variant
+        == ("subset: 400 of 1,437 train / 360 test, drawn with seed 0, stratified by label")
+    )
+    assert few.train.is_subset
+    assert not few.test.is_subset
+    assert load(DataConfig("digits", limit=5000)).train.variant == ""
+
+
+@pytest.mark.parametrize(
+    ("condition", "kind", "shape", "channels"),
+    [
+        ("label", torch.int64, (4,), 0),
+        ("mask", torch.uint8, (4, 20, 20), 4),
+        ("keypoints", torch.uint8, (4, 5, 20, 20), 5),
+    ],
+)
+def test_conditions(condition, kind, shape, channels):
+    images = load(DataConfig("shapes_color", condition=condition)).train
+    y = images.batch(np.arange(4)).y
+    assert y.dtype == kind
+    assert tuple(y.shape) == shape
+    assert images.num_map_channels == channels
+    assert images.caption_length == 0
+    assert load(DataConfig("shapes_color")).train.batch(np.arange(4)).y is None
+
+
+def test_captions_alone_and_joined():
+    images = load(DataConfig("shapes_color", condition="caption")).train
+    y = images.batch(np.arange(4)).y
+    assert isinstance(y, torch.Tensor)
+    assert y.dtype == torch.uint8
+    assert tuple(y.shape) == (4, images.caption_length)
+    both = load(DataConfig("shapes_color", condition="caption+mask")).train
+    pair = both.batch(np.arange(4)).y
+    assert isinstance(pair, tuple)
+    assert torch.equal(pair[0], y)
+    assert tuple(pair[1].shape) == (4, 20, 20)
+    assert both.num_map_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (DataConfig("digits", levels=18), "--levels 18: digits has 17 levels"),
+        (DataConfig("digits", levels=1), "choose 2 to 17"),
+        (DataConfig("digits", levels=4, binarize="threshold"), "--binarize gives 2 levels"),
+        (DataConfig("digits", condition="mask"), "--condition mask: digits .* with label"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_errors(config: DataConfig, message: str):
+    with pytest.raises(DataError, match=message):
+        load(config)
