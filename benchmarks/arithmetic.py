@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import pixelcnn, pixelvae
 from pipelines.model import Model
-from pipelines.runs.networks import ImageSpec
+from pipelines.runs.record import ImageSpec
 
 IMAGES = 1_281_149
 SHAPE = (3, 64, 64)
@@ -96,13 +96,14 @@ def main(
         model = build(config, ImageSpec(SHAPE, 256))  # type: ignore[operator]
         parameters = sum(p.numel() for p in model.parameters())
         operations, moved, calls = count(model)
-        steps = ceil(IMAGES / config.batch_size)
+        batch = config.training.batch_size
+        steps = ceil(IMAGES / batch)
         image = max(operations / (share * PEAK), moved / (bandwidth_share * BANDWIDTH))
-        one = steps * max(config.batch_size * image, calls * call_seconds)
+        one = steps * max(batch * image, calls * call_seconds)
         exchange = 2 * 7 / 8 * 4 * parameters / (bandwidth_share * LINK)
-        eight = steps * (max(config.batch_size / 8 * image, calls * call_seconds) + exchange)
+        eight = steps * (max(batch / 8 * image, calls * call_seconds) + exchange)
         print(
-            f"| `{name}` | {parameters / 1e6:.1f} M | {config.batch_size} | {steps:,} | "
+            f"| `{name}` | {parameters / 1e6:.1f} M | {batch} | {steps:,} | "
             f"{operations / 1e9:,.0f} G | {moved / 1e9:.1f} GB | {operations * IMAGES:.1e} | "
             f"{calls:,} | {one / 3600:.1f} h | {eight / 3600:.1f} h |"
         )

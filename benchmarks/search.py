@@ -11,7 +11,6 @@ looked at. A line of JSON for each trial is added to `--out`, and the table is p
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 import time
@@ -25,10 +24,9 @@ import tyro
 
 from pipelines.data.sets import load
 from pipelines.model import Model
-from pipelines.pixelcnn import PRESETS, Config, build
+from pipelines.pixelcnn import PIPELINE, Config, build
 from pipelines.runs import scoring
-from pipelines.runs.networks import ImageSpec
-from pipelines.runs.pipeline import parse
+from pipelines.runs.record import ImageSpec
 from pipelines.runtime.devices import make_fabric
 from pipelines.training.fit import fit
 
@@ -59,7 +57,7 @@ WARM_UP, TIMED = 5, 20  # steps before a trial is timed, and that are
 
 def step_seconds(config: Config, images: Any, spec: ImageSpec) -> float:
     """What one optimiser step takes once compiled, by the log of a short run."""
-    config = dataclasses.replace(config, steps=WARM_UP + TIMED, log_every=1)
+    config = config.but(steps=WARM_UP + TIMED, log_every=1)
     with tempfile.TemporaryDirectory() as folder:
         train(config, images, spec, folder)
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
@@ -69,8 +67,9 @@ def step_seconds(config: Config, images: Any, spec: ImageSpec) -> float:
 
 def train(config: Config, images: Any, spec: ImageSpec, folder: str) -> Model:
     """A new model, trained as configured."""
-    torch.manual_seed(config.seed)
-    trained = fit(make_fabric(config), build(config, spec), images, config, folder).model
+    torch.manual_seed(config.training.seed)
+    fabric = make_fabric(config.devices, config.training.precision)
+    trained = fit(fabric, build(config, spec), images, config.training, folder).model
     assert isinstance(trained, Model)
     return trained
 
@@ -79,28 +78,27 @@ def trial(flags: str, minutes: float, data_dir: str, num: int) -> dict[str, Any]
     """One row of the table."""
     words = f"--data binarized_mnist --data-dir {data_dir} {BASE}".split()
     words += [f"--{flag}" for flag in flags.split()]
-    config = parse("pixelcnn", Config, PRESETS, words)
-    splits = load(config)
+    config = PIPELINE.parse(words)
+    splits = load(config.data)
     assert splits.valid is not None
     spec = ImageSpec.of(splits.train)
     step = step_seconds(config, splits.train, spec)
-    config = dataclasses.replace(config, steps=round(60 * minutes / step))
+    config = config.but(steps=round(60 * minutes / step))
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         model = train(config, splits.train, spec, folder)
         seconds = time.monotonic() - began
     chosen = scoring.part(splits.valid, num)
-    scored = scoring.score(
-        make_fabric(config), model, splits.valid, batch_size=config.score_batch, chosen=chosen
-    ).nll
+    fabric, size = make_fabric(config.devices), config.report.score_batch
+    scored = scoring.score(fabric, model, splits.valid, batch_size=size, chosen=chosen).nll
     return {
         "flags": flags,
         "nats": scored.mean,
         "stderr": scored.stderr,
         "parameters": sum(p.numel() for p in model.parameters()),
         "step_seconds": step,
-        "steps": config.steps,
-        "images": config.steps * config.batch_size,
+        "steps": config.training.steps,
+        "images": config.training.steps * config.training.batch_size,
         "seconds": seconds,
         "minutes": minutes,
         "threads": torch.get_num_threads(),

@@ -22,11 +22,11 @@ from pipelines.model import Condition, Model
 from pipelines.runs import results, scoring
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runtime.command import exit_codes
+from pipelines.runtime.config import DeviceConfig, flat
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import expanded, refuse_existing, write_new
 from pipelines.runtime.provenance import command, commit, prog
-from pipelines.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ def score(config: Config) -> None:
     began, at_commit = time.monotonic(), commit()
     refuse_existing(config.out, config.out and scores_beside(config.out))
     run = open_run(config.run_dir)
-    fabric = make_fabric(
-        TrainConfig(accelerator=config.accelerator, devices=config.devices, seed=run.config.seed)
-    )
+    fabric = make_fabric(DeviceConfig(config.accelerator, config.devices))
     images = load_images(run, config)
     if config.condition != "given" and not run.model.given:
         raise UserError(
@@ -110,7 +108,7 @@ def score(config: Config) -> None:
         pipeline=run.pipeline,
         command=f"{run.command} && {command()}",
         commit=at_commit,
-        config=dataclasses.asdict(run.config),
+        config=flat(run.config),
         steps=run.steps,
         train_seconds=None,
         device=fabric.device,
@@ -171,7 +169,7 @@ def load_images(run: Run, config: Config) -> Loaded:
     images = getattr(splits, config.split)
     if images is None:
         raise UserError(
-            f"{run.config.data} has no {config.split} split: choose --split train or test"
+            f"{run.config.data.data} has no {config.split} split: choose --split train or test"
         )
     return Loaded(images, splits.train)
 

@@ -22,12 +22,12 @@ from pipelines.runs import pictures, traversal
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runs.traversal import Ends, Traversal
 from pipelines.runtime.command import exit_codes
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, free_name, refuse_existing
 from pipelines.runtime.provenance import prog
-from pipelines.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         check(config)
         run = open_run(config.run_dir)
-        fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
+        fabric = make_fabric(DeviceConfig(config.accelerator, "1"))
         run.model.to(fabric.device)
         files = _files(run, config)
         try:

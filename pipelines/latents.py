@@ -18,11 +18,11 @@ from eval import Latents, ResultError, read_result
 from pipelines.runs import latent_study, scoring, tensorboard
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runtime.command import exit_codes
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import expanded
 from pipelines.runtime.provenance import prog
-from pipelines.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def study(run: Run, config: Config) -> tuple[Latents, list[dict[str, Any]], list
     Raises:
         UserError: the run was not scored, or on other images; there are too few.
     """
-    fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
+    fabric = make_fabric(DeviceConfig(config.accelerator, "1"))
     run.model.to(fabric.device)
     splits = load_splits(run, data_dir=config.data_dir)
     _check_result(config.run_dir, splits.test.fingerprint)

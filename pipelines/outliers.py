@@ -26,12 +26,12 @@ from pipelines.runs import scoring, user_images
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runs.user_images import Elsewhere, Source
 from pipelines.runtime.command import exit_codes
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, free_name
 from pipelines.runtime.provenance import prog
-from pipelines.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.native_levels,
             config.resize,
             config.background,
-            config.images_dir or config.data_dir or run.config.data_dir,
+            config.images_dir or config.data_dir or run.config.data.data_dir,
         )
         others = user_images.read(run, source, test)
-        fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
+        fabric = make_fabric(DeviceConfig(config.accelerator, "1"))
         run.model.to(fabric.device)
         scores = {
             name: scoring.score(
@@ -138,7 +138,7 @@ def compare(
     return {
         "kind": model.kind if model.encodes_images else model.kind_under("dropped"),
         "images": name,
-        "data": run.config.data,
+        "data": run.config.data.data,
         "bits_per_dim": {
             key: {
                 "mean": bits_per_dim(score.mean, dims),

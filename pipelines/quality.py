@@ -32,13 +32,13 @@ from pipelines.runs.classifier import Classifier, FeatureNetwork
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runs.scoring import move
 from pipelines.runtime.command import exit_codes
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import at_home, whole_file
 from pipelines.runtime.output import expanded, free_name
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.provenance import prog
-from pipelines.training.config import TrainConfig
 
 SHOWN = 10  # samples whose neighbours are drawn
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = open_run(config.run_dir)
         splits = load_splits(run, data_dir=config.data_dir)
         check(config, splits)
-        fabric = make_fabric(TrainConfig(accelerator=config.accelerator, devices="1"))
+        fabric = make_fabric(DeviceConfig(config.accelerator, "1"))
         network, source = find_network(fabric, run, config, splits)
         network.to(fabric.device)
         run.model.to(fabric.device)
@@ -142,11 +142,11 @@ def find_network(
     if not config.features and not (folder / "config.json").exists():
         if splits.train.labels is None or splits.train.num_classes < 2:
             raise UserError(
-                f"{run.config.data} as found has no labels to train a classifier on: name one "
+                f"{run.config.data.data} as found has no labels to train a classifier on: name one "
                 "that was trained on images of this shape and number of levels by --features"
             )
-        data_dir = config.data_dir or run.config.data_dir
-        labelled = load(dataclasses.replace(run.config, data_dir=data_dir, condition="label"))
+        data_dir = config.data_dir or run.config.data.data_dir
+        labelled = load(dataclasses.replace(run.config.data, data_dir=data_dir, condition="label"))
         classifier.train(fabric, labelled.train, folder)
     network, saved = classifier.load(folder, splits.test)
     if not config.features and saved["num_classes"] != splits.train.num_classes:

@@ -6,8 +6,9 @@ sub-pixel of an image and comparing distributions, not read off the masks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,13 @@ import torch
 import tyro
 
 from decoders.checks import SubPixel, receptive_field, show_field
+from pipelines.runs.decoders import DecoderConfig, refuse_other_parts
 from pipelines.runs.load import open_run
-from pipelines.runs.networks import DecoderConfig, ImageSpec, checked, make_decoder
+from pipelines.runs.networks import checked, make_decoder
 from pipelines.runs.pictures import shade_field, to_image
+from pipelines.runs.record import ImageSpec
 from pipelines.runtime.command import exit_codes
+from pipelines.runtime.config import value_of
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, refuse_existing
@@ -26,9 +30,10 @@ from pipelines.runtime.provenance import prog
 
 
 @dataclass(frozen=True)
-class Config(DecoderConfig):
+class Config:
     """Flags of `python -m pipelines.receptive_field`."""
 
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
     run_dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN_DIR]")] = None
     """A run directory; without one, an untrained decoder of the flags below."""
     image_shape: tuple[int, int, int] = (1, 28, 28)
@@ -46,16 +51,7 @@ class Config(DecoderConfig):
     some channels are seen is as bright as their share."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command: exit code 0, or 2 and one sentence for an error that the user can fix."""
-    with exit_codes():
-        config = tyro.cli(
-            Config, args=argv, prog=prog("pipelines.receptive_field"), description=__doc__
-        )
-        show(expanded(config))
-
-
-def show(config: Config) -> None:
+def measure(config: Config) -> None:
     """Measure the receptive field, print it, and write its picture."""
     refuse_existing(config.out)
     if config.run_dir is not None:
@@ -63,7 +59,7 @@ def show(config: Config) -> None:
     else:
         spec = ImageSpec(config.image_shape, config.levels)
         torch.manual_seed(0)
-        decoder = checked(make_decoder, config, spec)
+        decoder = checked(make_decoder, config.decoder, spec)
     if not decoder.autoregressive:
         raise UserError(
             f"expected an autoregressive decoder, got {type(decoder).__name__}, whose pixels do "
@@ -104,6 +100,29 @@ def _target(config: Config, image_shape: tuple[int, int, int]) -> SubPixel:
 def _count_before(target: SubPixel, image_shape: tuple[int, int, int]) -> int:
     channels, _, width = image_shape
     return (target.row * width + target.col) * channels + target.channel
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command: exit code 0, or 2 and one sentence for what a user can fix."""
+    with exit_codes():
+        measure(expanded(parse(argv)))
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """Return the configuration of a command line."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    now = DecoderConfig()
+    decoder = now.choosing(
+        value_of(args, "decoder") or now.decoder, value_of(args, "likelihood") or now.likelihood
+    )
+    refuse_other_parts(decoder, args)
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[Config],
+        args=args,
+        default=Config(decoder),
+        prog=prog("pipelines.receptive_field"),
+        description=__doc__,
+    )
 
 
 if __name__ == "__main__":

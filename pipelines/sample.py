@@ -27,12 +27,12 @@ from pipelines.runs.load import Run, open_run
 from pipelines.runs.networks import make_decoder
 from pipelines.runs.sampling import Config, Plan, check, make_plan
 from pipelines.runtime.command import exit_codes
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import expanded, free_name, refuse_existing
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.provenance import prog
-from pipelines.training.checkpoint import CheckpointError, load_into
+from pipelines.training.checkpoint import load_into
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -140,7 +140,7 @@ def resized(run: Run, size: str) -> Model:
         )
     shape = (run.spec.image_shape[0], int(numbers[0]), int(numbers[1]))
     spec = dataclasses.replace(run.spec, image_shape=shape)
-    decoder = make_decoder(run.config, spec, code_shape)
+    decoder = make_decoder(run.config.decoder, spec, code_shape)
     try:
         load_into(decoder, run.model.decoder.state_dict(), Path("weights.safetensors"))
     except CheckpointError as error:

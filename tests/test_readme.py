@@ -31,9 +31,9 @@ import pytest
 import torch
 import tyro
 
-from pipelines.runs import load
-from pipelines.runs import pipeline as runs
-from pipelines.runs.networks import ImageSpec, checked
+from pipelines.runs.networks import checked
+from pipelines.runs.pipeline import PIPELINES
+from pipelines.runs.record import ImageSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -96,7 +96,7 @@ def test_command_is_right(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     training = TRAINING.fullmatch(command)
-    if training and training[1] in load.PIPELINES:
+    if training and training[1] in PIPELINES:
         check_training(training[1], shlex.split(training[2]), tmp_path)
     elif tool := TOOL.fullmatch(command):
         check_tool(tool[1], shlex.split(tool[2]))
@@ -114,24 +114,25 @@ def check_training(pipeline: str, args: list[str], folder: Path) -> None:
     module = importlib.import_module(f"pipelines.{pipeline}")
     if "--resume" in args:  # over the configuration of a run that is not here
         args = [word for word in args if word != "--resume"]
-    config = runs.parse(pipeline, module.Config, module.PRESETS, args)
-    if config.data in BUILT_IN:
-        small = dataclasses.replace(
-            config, epochs=0, limit=8, num_samples=1, importance_samples=1, out=str(folder / "run"),
+    config = module.PIPELINE.parse(args)
+    data = config.data
+    if data.data in BUILT_IN:
+        small = config.but(
+            epochs=0, limit=8, num_samples=1, importance_samples=1, out=str(folder / "run"),
             accelerator="cpu", devices="1", num_nodes=1, strategy="auto", compile=False,
             precision="32-true",
         )  # fmt: skip
-        runs.run(pipeline, small, module.build)
+        module.PIPELINE.train(small)
         assert (folder / "run" / "result.json").is_file()
         return
-    spec = SPECS[config.data]
-    levels = 2 if config.binarize != "none" else config.levels or spec.num_levels
-    channels = 1 if config.gray else spec.image_shape[0]
+    spec = SPECS[data.data]
+    levels = 2 if data.binarize != "none" else data.levels or spec.num_levels
+    channels = 1 if data.gray else spec.image_shape[0]
     spec = dataclasses.replace(
         spec,
-        image_shape=(channels, *(side + 2 * config.pad for side in spec.image_shape[1:])),
+        image_shape=(channels, *(side + 2 * data.pad for side in spec.image_shape[1:])),
         num_levels=levels,
-        condition=config.condition,
+        condition=data.condition,
     )
     assert checked(module.build, config, spec).kind
 

@@ -18,16 +18,18 @@ from pipelines.compression.container import DIGITS, Header, checksum
 from pipelines.data.sets import DataError
 from pipelines.runs.config import RunConfig
 from pipelines.runs.load import Run
-from pipelines.runs.networks import DecoderConfig
-from pipelines.training import checkpoint
+from pipelines.runs.record import FORMAT, migrated
+from pipelines.runtime.config import flat
+from pipelines.training import checkpoint, config_file
 
 
 def architecture(run: Run) -> dict[str, Any]:
     """Every flag that decides what network a run has, and what it is given, as JSON's values."""
-    shared = {field.name for field in dataclasses.fields(RunConfig)}
-    own = {field.name for field in dataclasses.fields(run.config)}
-    decoder = {field.name for field in dataclasses.fields(DecoderConfig)}
-    flags = {name: getattr(run.config, name) for name in sorted(decoder | (own - shared))}
+    shared = {field.name for field in dataclasses.fields(RunConfig)} - {"decoder"}
+    own = {field.name for field in dataclasses.fields(run.config)} - shared
+    flags: dict[str, Any] = {"format": FORMAT}
+    for name in sorted(own):
+        flags |= flat(getattr(run.config, name))
     given = {
         "condition": run.spec.condition,
         "num_classes": run.spec.num_classes,
@@ -44,7 +46,7 @@ def weights(run_dir: Path) -> bytes:
 
 def first_fingerprint(run: Run, run_dir: Path) -> bytes:
     """What the first version of the format has in place of both: with the whole configuration."""
-    saved = checkpoint.read_config(run_dir)
+    saved = config_file.read_config(run_dir)
     kept = {key: saved.get(key) for key in ("pipeline", "config", "images")}
     parts = [json.dumps(kept, sort_keys=True).encode()]
     for name, tensor in sorted(run.model.state_dict().items()):
@@ -62,7 +64,9 @@ def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
     Raises:
         DataError: they differ; the message says in what.
     """
-    there = {"images": list(header.image_shape), "levels": header.num_levels, **header.architecture}
+    written = header.architecture
+    flags = written if "format" in written else {**migrated(written), "format": FORMAT}
+    there = {"images": list(header.image_shape), "levels": header.num_levels, **flags}
     here = {
         "images": list(run.spec.image_shape),
         "levels": run.spec.num_levels,

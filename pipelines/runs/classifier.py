@@ -7,6 +7,7 @@ It makes distances between sets of images that have no meaning elsewhere: no Inc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from encoders.base import device_of
 from eval import Terms
 from pipelines.data.sets import Images
 from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError
+from pipelines.training import config_file
+from pipelines.runtime.errors import CheckpointError
 from pipelines.training.config import TrainConfig
 from pipelines.training.fit import fit
 
@@ -94,13 +96,13 @@ def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Cla
         "num_classes": images.num_classes,
     }
     steps = min(MOST_STEPS, TRAINING.total_steps(len(images)))
-    config = TrainConfig(**{**vars(TRAINING), "steps": steps, "seed": seed})
+    config = replace(TRAINING, steps=steps, seed=seed)
     network = _build(sizes)
     fitted = fit(fabric, network, images, config, folder, label="train classifier", figure="nats")
     # Last: a folder without it holds no finished classifier.
     described = {"network": "classifier", **sizes}
     described |= {"data": images.name, "fingerprint": images.fingerprint, "steps": fitted.steps}
-    checkpoint.write_config(folder, described)
+    config_file.write_config(folder, described)
     assert isinstance(fitted.model, Classifier)
     return fitted.model
 
@@ -111,7 +113,7 @@ def load(folder: Path, images: Images) -> tuple[Classifier, dict[str, Any]]:
     Raises:
         CheckpointError: there is none, or it is for images of another shape.
     """
-    saved = checkpoint.read_config(folder)
+    saved = config_file.read_config(folder)
     if saved.get("network") != "classifier":
         raise CheckpointError(f"{folder} holds no classifier: name the folder of one")
     now = (list(images.image_shape), images.num_levels)

@@ -1,46 +1,77 @@
-"""The flags that all training commands share."""
+"""RunConfig: the flags that all training commands share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from pipelines.data.config import DataConfig
-from pipelines.runs.networks import DecoderConfig
+from pipelines.runs.decoders import DecoderConfig
+from pipelines.runtime.config import Bounded, Count, DeviceConfig, Positive, changed
 from pipelines.training import config as training
 from pipelines.training.config import TrainConfig
 
-# The smallest values of flags, those that only some pipelines have included.
-LEAST = {
-    **dict.fromkeys(("score_batch", "hidden_channels", "num_blocks", "mixtures", "code_dim"), 1),
-    **dict.fromkeys(("latent_dim", "map_channels", "prior_channels", "encoder_channels"), 1),
-    **dict.fromkeys(("importance_samples", "num_samples", "num_layers", "prior_layers"), 0),
-    **dict.fromkeys(("encoder_blocks", "embedding_dim"), 0),
-}
+C = TypeVar("C", bound="RunConfig")
 
-# What a resumed run may change: beside what does not change the training, how it is reported.
+# What a resumed run may change: what does not change the training, and how it is reported.
 MAY_DIFFER = training.MAY_DIFFER | {
     *("preset", "score_batch", "importance_samples", "num_samples", "name")
 }
 
 
 @dataclass(frozen=True)
-class RunConfig(DecoderConfig, TrainConfig, DataConfig):
-    """The flags that all training commands share."""
+class ReportConfig(Bounded):
+    """How the trained model is scored and shown."""
+
+    score_batch: Positive = 64
+    """Images scored at once. The score does not depend on it."""
+    importance_samples: Count = 100
+    """K of the importance-weighted estimate next to a bound (0: none)."""
+    num_samples: Count = 64
+    """Number of samples to draw at the end, about (0: no pictures)."""
+    name: str = ""
+    """Name of this run in result tables (default: the model's)."""
+
+
+@dataclass(frozen=True)
+class RunConfig(Bounded):
+    """The flags that all training commands share.
+
+    >>> config = RunConfig.of(data="mnist", decoder="pixelcnn++", num_blocks=1, epochs=3)
+    >>> config.data.data, config.training.epochs, config.decoder.network.num_blocks
+    ('mnist', 3, 1)
+    >>> config.but(epochs=4).training.epochs
+    4
+    """
 
     preset: str = ""
-    """A named set of defaults in place of the data set's own; they are listed above."""
-    score_batch: int = 64
-    """Images scored at once; the score does not depend on it."""
-    importance_samples: int = 100
-    """K of the importance-weighted estimate beside a bound (0: none)."""
-    num_samples: int = 64
-    """About how many samples to draw in the end (0: no pictures)."""
-    name: str = ""
-    """What result tables call this run (default: the model's name)."""
+    """A named set of defaults in place of the data set's own."""
+    data: DataConfig = field(default_factory=DataConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    devices: DeviceConfig = field(default_factory=DeviceConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        DataConfig.__post_init__(self)
-        for name, least in LEAST.items():
-            if getattr(self, name, least) < least:
-                self._refuse(name, f"at least {least}")
+    @classmethod
+    def of(cls: type[C], **flags: Any) -> C:
+        """Return the default configuration with these flags, whichever part they belong to.
+
+        Raises:
+            ConfigError: there is no such flag, or its value is impossible.
+        """
+        return cls().but(**flags)
+
+    def but(self: C, **flags: Any) -> C:
+        """Return this configuration with other values of some flags.
+
+        Another decoder or likelihood keeps those of the former one's flags that it has too.
+        """
+        now = self.decoder
+        decoder = flags.get("decoder", now.decoder)
+        parts = now.choosing(decoder, flags.get("likelihood", now.likelihood))
+        return changed(dataclasses.replace(self, decoder=parts), flags)
+
+    def unused(self) -> dict[str, str]:
+        """Return the flags that nothing has a use for in this configuration, and why."""
+        return {}

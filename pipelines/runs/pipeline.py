@@ -1,269 +1,172 @@
-"""What every training command does: read the flags, train, score, draw, and report.
+"""Pipeline: a training command, which is a configuration, its presets, and a model built from it.
 
-command line ─ tyro ─> Config ─ load ─> Splits ─ build ─> Model ─ fit ─> weights
+command line ─ parse ─> Config ─ load ─> Splits ─ build ─> Model ─ fit ─> weights
                                                    score, pictures ─> result.json, a table
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import torch
 import tyro
-from lightning_fabric import Fabric
 
-from pipelines import __version__
+from pipelines.data.config import DATA_NAMES
+from pipelines.runs.config import RunConfig
+from pipelines.runs.decoders import refuse_other_parts
+from pipelines.runs.options import import_name
+from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
 from pipelines.runtime.command import exit_codes
-from pipelines.runtime.devices import make_fabric
-from pipelines.runs.networks import checked
-from pipelines.runs.config import MAY_DIFFER, RunConfig
-from pipelines.data.config import DATA_NAMES, DataConfig
-from pipelines.data.sets import Splits, load
-from pipelines.runs import latent_study, results, scoring
-from pipelines.model import Model
-from pipelines.runs.networks import ImageSpec
-from pipelines.runs.load import config_from, read_record
-from pipelines.runtime.provenance import command, commit
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.config import ConfigError, flag, is_given, suggestion, value_of
+from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import at_home
-from pipelines.runtime.messages import show
-from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError
-from pipelines.runtime.devices import on_main, wait_for_all
-from pipelines.training.fit import fit
-from pipelines.training.run_directory import new_run, resumed_run
+from pipelines.runtime.provenance import prog
 
 C = TypeVar("C", bound=RunConfig)
 
+# The toolkit's own; a user's is package.module:name.
+PIPELINES = {name: f"pipelines.{name}:PIPELINE" for name in ("pixelcnn", "autoencoder", "pixelvae")}
 
-def main(
-    pipeline: str,
-    config_class: type[C],
-    presets: Mapping[str, C],
-    build: Callable[[C, ImageSpec], Model],
-    argv: Sequence[str] | None = None,
-) -> None:
-    """Run a training command: exit code 0, or 2 and one sentence for what a user can fix."""
-    with exit_codes():
-        config = parse(pipeline, config_class, presets, argv)
-        run(pipeline, config, build)
+FIRST_FLAGS = """Start with: --data NAME and --data-dir DIR (what to train on), --decoder NAME,
+--epochs N or --steps N, --preset NAME, --out DIR."""
 
 
-def parse(
-    pipeline: str,
-    config_class: type[C],
-    presets: Mapping[str, C],
-    argv: Sequence[str] | None = None,
-) -> C:
-    """The configuration of a command line, over the preset of the data set that it names.
+@dataclass(frozen=True)
+class Pipeline(Generic[C]):
+    """A training command.
 
-    With `--resume`, over the configuration of the run in `--out` instead.
+    Attributes:
+        name: of the command, `python -m pipelines.<name>`, or package.module:name of a user's own.
+        config: class of its flags.
+        presets: sets of defaults by name; that of a data set's name is taken with the data set.
+        build: makes the model of a configuration, for images like these.
+        doc: description, for `--help`.
+        examples: command lines, for `--help`.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    default = _default(pipeline, config_class, presets, args)
-    out = _flag(args, "out")
-    if out and "--resume" in args:
-        saved = read_record(at_home(out))
-        if saved["pipeline"] != pipeline:
-            raise CheckpointError(
-                f"{out} is a run of {saved['pipeline']}: resume it with "
-                f"python -m pipelines.{saved['pipeline']}"
+
+    name: str
+    config: type[C]
+    presets: Mapping[str, C]
+    build: Callable[[C, ImageSpec], Any]
+    doc: str = ""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The name in run directories and results: that behind the colon."""
+        return self.name.rpartition(":")[2]
+
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """Run the command: exit code 0, or 2 and one sentence for what a user can fix."""
+        with exit_codes():
+            self.train(self.parse(argv))
+
+    def train(self, config: C) -> Any:
+        """Train, score and draw; everything ends up in the run directory.
+
+        Returns:
+            The `Result`, in the first process; None in the others.
+        """
+        from pipelines.runs.train import train  # imports torch, which takes seconds: flags first
+
+        return train(self, config)
+
+    def parse(self, argv: Sequence[str] | None = None) -> C:
+        """Return the configuration of a command line, over the preset of its data set.
+
+        With `--resume`, over the configuration of the run in `--out`.
+
+        Raises:
+            UserError: a flag is unknown, means nothing for the others, or has an impossible value.
+            SystemExit: 2 for a flag that can't be read, 0 after `--help`.
+        """
+        args = list(sys.argv[1:] if argv is None else argv)
+        named = {name: value_of(args, name) for name in ("data", "decoder", "likelihood")}
+        default = self._default(args).but(**{k: v for k, v in named.items() if v is not None})
+        refuse_other_parts(default.decoder, args)
+        config = tyro.cli(
+            tyro.conf.OmitArgPrefixes[self.config],
+            args=args,
+            default=default,
+            prog=prog(f"pipelines.{self.name}") if ":" not in self.name else self.stem,
+            description=self._description(),
+        )
+        for name, reason in config.unused().items():
+            if is_given(args, name):
+                raise ConfigError(f"{flag(name)} means nothing {reason}: leave it out")
+        return config
+
+    def _default(self, args: Sequence[str]) -> C:
+        """Return the configuration that the flags change."""
+        out = value_of(args, "out")
+        if out and "--resume" in args:
+            record = read_record(at_home(out))
+            if record.pipeline != self.name:
+                raise CheckpointError(
+                    f"{out} is a run of {record.pipeline}: resume it with "
+                    f"python -m pipelines.{record.pipeline}"
+                )
+            trust_parts(record, [value_of(args, part) or "" for part in ("decoder", "likelihood")])
+            return config_of(record, self.config, Path(out))
+        default = self.config()
+        name = value_of(args, "preset")
+        if name is None:
+            return self.presets.get(value_of(args, "data") or default.data.data, default)
+        if name not in self.presets:
+            raise UserError(
+                f"--preset {name} is unknown to {self.stem}{suggestion(name, self.presets)}"
             )
-        default = config_from(config_class, saved["config"], Path(out) / checkpoint.CONFIG)
-    module = sys.modules[config_class.__module__]
-    names = ", ".join(name for name in presets if name not in DATA_NAMES)
-    return tyro.cli(
-        config_class,
-        args=args,
-        default=default,
-        prog=f"python -m pipelines.{pipeline}",
-        description=f"{(module.__doc__ or '').strip()}\n\nPresets: {names or 'none'}.",
-    )
+        return self.presets[name]
 
-
-def _default(
-    pipeline: str, config_class: type[C], presets: Mapping[str, C], args: Sequence[str]
-) -> C:
-    """The preset that the command line names, or that of its data set."""
-    data = _flag(args, "data") or config_class.data
-    name = _flag(args, "preset")
-    if name is None:
-        return presets.get(data, config_class())
-    if name not in presets:
-        raise UserError(
-            f"--preset {name} is unknown to {pipeline}: choose one of {', '.join(presets)}"
+    def _description(self) -> str:
+        named = ", ".join(name for name in self.presets if name not in DATA_NAMES)
+        lines = [self.doc.strip(), FIRST_FLAGS.replace("\n", " ")]
+        lines += ["Examples:\n" + "\n".join(f"  {one}" for one in self.examples)] * bool(
+            self.examples
         )
-    return presets[name]
+        return "\n\n".join([*lines, f"Presets: {named}."] if named else lines)
 
 
-def run(pipeline: str, config: C, build: Callable[[C, ImageSpec], Model]) -> None:
-    """Train, score and draw, as configured; everything ends up in the run directory."""
-    began = time.monotonic()
-    fabric = make_fabric(config)
-    splits = load_in_turn(fabric, config)
-    spec = ImageSpec.of(splits.train)
-    torch.manual_seed(config.seed)
-    model = checked(build, config, spec)
-    began_at = time.strftime("%Y%m%d-%H%M%S")
-    with contextlib.ExitStack() as stack:
+def find_pipeline(name: str, trusted: Sequence[str] = ()) -> Pipeline[Any]:
+    """Return the pipeline of a run, by its name.
 
-        def claim() -> tuple[Path, dict[str, Any]]:
-            default = f"runs/{pipeline}-{config.data}-{began_at}"
-            claimed = resumed_run(config.out) if config.resume else new_run(config.out, default)
-            run_dir = stack.enter_context(claimed)
-            return run_dir, _describe(pipeline, config, spec, splits, run_dir)
-
-        run_dir, described = on_main(fabric, claim)
-        _train(fabric, model, splits, config, run_dir, described, began)
-
-
-def _train(
-    fabric: Fabric,
-    model: Model,
-    splits: Splits,
-    config: RunConfig,
-    run_dir: Path,
-    described: dict[str, Any],
-    began: float,
-) -> None:
-    """Train, score and draw in a run directory that is this run's alone."""
-
-    valid = splits.valid or splits.test
-
-    def evaluate(averaged: torch.nn.Module) -> dict[str, float]:
-        assert isinstance(averaged, Model)
-        return results.validate(fabric, averaged, valid, batch_size=config.score_batch)
-
-    fitted = fit(
-        fabric,
-        model,
-        splits.train,
-        config,
-        run_dir,
-        evaluate=evaluate,
-        begun=lambda: checkpoint.write_config(run_dir, described),
-    )
-    trained = fitted.model
-    assert isinstance(trained, Model)
-    scored = results.score(
-        fabric,
-        trained,
-        splits.test,
-        batch_size=config.score_batch,
-        importance_samples=config.importance_samples,
-        compile=config.compile,
-    )
-
-    def report() -> None:
-        record = results.Record(
-            pipeline=described["pipeline"],
-            command=described["command"],
-            commit=described["commit"],
-            config=dataclasses.asdict(config),
-            steps=fitted.steps,
-            train_seconds=fitted.seconds,
-            device=fabric.device,
-            seconds=time.monotonic() - began,
-            baseline=scoring.independent_pixels(splits.train, splits.test),
-            validation=results.describe_validation(valid),
-        )
-        _report(trained, splits, config, run_dir, scored, record)
-
-    on_main(fabric, report)
-
-
-def _report(
-    trained: Model,
-    splits: Splits,
-    config: RunConfig,
-    run_dir: Path,
-    scored: results.Scored,
-    record: results.Record,
-) -> None:
-    """Write the result and the pictures, and print the table."""
-    result = results.to_result(scored, trained, splits.test, record)
-    results.write(run_dir / "result.json", result, scored, replace=True)
-    if config.num_samples:
-        results.draw(run_dir, trained, splits.test, config.num_samples, config.seed)
-    results.keep(run_dir, result, splits.test)
-    verdict = latent_study.study(
-        run_dir,
-        trained,
-        splits,
-        scored.evaluation,
-        batch_size=config.score_batch,
-        pictures=config.num_samples > 0,
-    )
-    show("\n".join([results.table(result, run_dir), *[f"  {verdict}"] * bool(verdict)]))
-
-
-def load_in_turn(fabric: Fabric, config: DataConfig) -> Splits:
-    """The images, in the first process before the others: it may have to download or pack them."""
-    first: list[Splits] = []
-    on_main(fabric, lambda: first.append(load(config)))
-    splits = first[0] if first else load(config)
-    wait_for_all(fabric)  # another machine packs into a cache of its own
-    return splits
-
-
-def _describe(
-    pipeline: str, config: RunConfig, spec: ImageSpec, splits: Splits, run_dir: Path
-) -> dict[str, Any]:
-    """What config.json is to say, once the run has begun or resumed.
+    Args:
+        name: of one of the toolkit's own, or package.module:name.
+        trusted: modules that the user has named, which may be imported.
 
     Raises:
-        CheckpointError: the run to go on with is of another model or other images.
+        UserError: there is none of that name, or the user has not named its module.
     """
-    commands = [command()]
-    if config.resume:
-        saved = read_record(run_dir)
-        _check_resumed(config, spec, splits, saved, run_dir / checkpoint.CONFIG)
-        # All that led here, each once however often it was given.
-        earlier = saved["command"].split(" && ")
-        commands = [*earlier, *(word for word in commands if word not in earlier)]
-    return {
-        "pipeline": pipeline,
-        "version": __version__,
-        "command": " && ".join(commands),
-        "commit": commit(),
-        "config": dataclasses.asdict(config),
-        "images": dataclasses.asdict(spec),
-        "fingerprint": splits.train.fingerprint,
-    }
+    if name in PIPELINES:
+        found = import_name(PIPELINES[name], "the pipeline")
+    else:
+        require_trust(name, "pipeline", trusted)
+        found = import_name(name, "the pipeline")
+    if not isinstance(found, Pipeline):
+        raise UserError(f"expected {name} to be a Pipeline, got a {type(found).__name__}")
+    return found
 
 
-def _check_resumed(
-    config: RunConfig, spec: ImageSpec, splits: Splits, saved: Mapping[str, Any], source: Path
-) -> None:
-    """Refuse, before anything is written, to go on with a run of another model or other images."""
-    was = config_from(type(config), saved["config"], source)
-    try:
-        images = ImageSpec.from_json(dict(saved["images"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source} describes no images: it was changed by hand") from error
-    checkpoint.check_same(
-        {**dataclasses.asdict(was), "images": images, "training set": saved["fingerprint"]},
-        {
-            **dataclasses.asdict(config),
-            "images": spec,
-            "training set": splits.train.fingerprint,
-        },
-        source=source,
-        may_differ=MAY_DIFFER,
-    )
+def require_trust(name: str, what: str, trusted: Sequence[str]) -> None:
+    """Raise a UserError unless the user has named the module of a run's own part.
+
+    Reading a run directory runs no code, but for what its user asks to import.
+    """
+    if ":" not in name:
+        raise CheckpointError(f"this run's {what} is {name!r}, which this version does not know")
+    module = name.partition(":")[0]
+    allowed = [one.partition(":")[0] for one in trusted]
+    if not any(module == one or module.startswith(one + ".") for one in allowed):
+        raise UserError(
+            f"this run's {what} is {name}, code of its own: give --trust {module} to import it"
+        )
 
 
-def _flag(args: Sequence[str], name: str) -> str | None:
-    """The value of --name among raw arguments, before they are parsed in earnest."""
-    for position, word in enumerate(args):
-        if word == f"--{name}" and position + 1 < len(args):
-            return args[position + 1]
-        if word.startswith(f"--{name}="):
-            return word.split("=", 1)[1]
-    return None
+def trust_parts(record: RunRecord, trusted: Sequence[str]) -> None:
+    """Raise a UserError unless the user has named the modules of a run's decoder and likelihood."""
+    for part in ("decoder", "likelihood"):
+        if ":" in (name := str(record.config.get(part, ""))):
+            require_trust(name, part, trusted)

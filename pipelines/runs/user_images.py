@@ -81,7 +81,7 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
         return _data_set(run, source)
     path = at_home(source.name)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in EXTENSIONS):
-        background = parse_color(source.background or run.config.background)
+        background = parse_color(source.background or run.config.data.background)
         rules = Rules(_shape(run), convert=True, resize=source.resize, background=background)
         pixels, files, drawn = _pictures(path, source.num, rules)
         images = _images(run, test, path, pixels, 256)
@@ -101,7 +101,7 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
 def _shape(run: Run) -> tuple[int, int, int]:
     """The shape of the images before the run pads them."""
     channels, height, width = run.spec.image_shape
-    return channels, height - 2 * run.config.pad, width - 2 * run.config.pad
+    return channels, height - 2 * run.config.data.pad, width - 2 * run.config.data.pad
 
 
 def _images(run: Run, test: Images, path: Path, pixels: np.ndarray, native: int) -> Images:
@@ -198,7 +198,7 @@ def _of_npz(path: Path) -> np.ndarray:
 
 def _data_set(run: Run, source: Source) -> Elsewhere:
     """The test split of another data set, with the levels of the run's."""
-    binarize, (channels, _, _) = run.config.binarize, run.spec.image_shape
+    binarize, (channels, _, _) = run.config.data.binarize, run.spec.image_shape
     images = load(
         DataConfig(
             data=source.name,
@@ -206,7 +206,7 @@ def _data_set(run: Run, source: Source) -> Elsewhere:
             levels=0 if binarize != "none" else run.spec.num_levels,
             binarize=binarize,
             gray=channels == 1,
-            pad=run.config.pad,
+            pad=run.config.data.pad,
         )
     ).test
     if images.image_shape != run.spec.image_shape:

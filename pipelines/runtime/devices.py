@@ -16,16 +16,16 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from pipelines.runtime.config import DeviceConfig, Precision
 from pipelines.runtime.errors import RelayedError, UserError
 from pipelines.runtime.messages import warn
-from pipelines.training.config import TrainConfig
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
 
-def make_fabric(config: TrainConfig) -> Fabric:
-    """The launched Fabric of a config: from here on every process of the run executes this code.
+def make_fabric(config: DeviceConfig, precision: Precision = "32-true") -> Fabric:
+    """Launch Fabric: from here on every process of the run executes this code.
 
     Parse the command line before and write no file before: with several devices Fabric starts this
     very command again, once for each further one. Under torchrun the processes are there already,
@@ -38,7 +38,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ and devices == "auto":
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         devices, num_nodes = str(local), int(os.environ["WORLD_SIZE"]) // local
-    if config.precision == "16-mixed" and not torch.cuda.is_available():
+    if precision == "16-mixed" and not torch.cuda.is_available():
         raise UserError("--precision 16-mixed needs a CUDA device; bf16-mixed works everywhere")
     strategy: Any = config.strategy
     if strategy == "fsdp":
@@ -49,7 +49,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
             devices=devices,
             num_nodes=num_nodes,
             strategy=strategy,
-            precision=config.precision,
+            precision=precision,
         )
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         raise UserError(

@@ -22,4 +22,10 @@ class UserError(ValueError):
 
 
 class RelayedError(UserError):
-    """The first process of a distributed run failed and reports why; the others stay silent."""
+    """The first process of a distributed run failed, and reports why: the others need not."""
+
+
+class CheckpointError(UserError):
+    """Something is wrong with a run directory. The message says what, and what to do."""
+
+    agreed = False

@@ -23,51 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import whole_file, write_text
+from pipelines.runtime.errors import CheckpointError
+from pipelines.runtime.files import whole_file
 from pipelines.runtime.messages import warn
 
-CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "weights.safetensors", "checkpoints"
+WEIGHTS, CHECKPOINTS = "weights.safetensors", "checkpoints"
 FORMAT = 1  # of a checkpoint; raise it when its contents change
 DIGITS = 16  # of the SHA-256 in a checkpoint's name
-
-
-class CheckpointError(UserError):
-    """Something is wrong with a run directory; the message says what, and what to do."""
-
-    agreed = False
-
-
-# The config
-
-
-def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json; the values must be JSON's."""
-    write_text(run_dir / CONFIG, json.dumps(config, indent=2) + "\n")
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """Read config.json.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    path = run_dir / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is not JSON ({error}): undo the change that was made to it, or train again"
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{path} should hold one JSON object: undo the change that was made to it"
-        )
-    return config
 
 
 def differences(

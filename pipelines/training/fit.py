@@ -27,13 +27,12 @@ from torch import nn
 
 from eval import NonFiniteScoreError
 from pipelines.runtime.devices import on_main
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import WriteError
 from pipelines.runtime.lock import hold
 from pipelines.runtime.messages import say, warn
 from pipelines.runtime.progress import Progress
 from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import MAY_DIFFER, TrainConfig
 from pipelines.training.logs import NONFINITE, Logs, Window
 from pipelines.training.run_directory import remove_leftovers

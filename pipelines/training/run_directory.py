@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from pipelines.runtime.errors import CheckpointError
 from pipelines.runtime.files import UNFINISHED, at_home
 from pipelines.runtime.lock import LOCK, hold
-from pipelines.training.checkpoint import CHECKPOINTS, CONFIG, CheckpointError
+from pipelines.training.checkpoint import CHECKPOINTS
+from pipelines.training.config_file import CONFIG
 
 # What a run writes while it holds the lock, and so what a killed one may leave unfinished.
 _LEFTOVER = re.compile(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from pipelines.data.sets import Batch, order
+from pipelines.training.config import steps_per_epoch
 
 T = TypeVar("T")
 
@@ -33,15 +34,6 @@ class TrainingImages(Protocol):
     def batch(self, indices: np.ndarray, *, noise_seed: tuple[int, ...]) -> Batch:
         """The images of these indices; a pure function."""
         ...
-
-
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Optimiser steps in an epoch; the last batch may be smaller.
-
-    >>> steps_per_epoch(10, 4)
-    3
-    """
-    return -(-count // batch_size)
 
 
 @lru_cache(maxsize=2)

@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 
 from pipelines import autoencoder, pixelcnn, pixelvae
-from pipelines.runs.pipeline import main
+from pipelines.runs.pipeline import Pipeline
 
 SMALL = [
     "--steps=20", "--limit=100", "--hidden-channels=12", "--num-layers=2", "--num-samples=0",
     "--importance-samples=0", "--accelerator=cpu",
 ]  # fmt: skip
-MODULES: dict[str, Any] = {
-    "pixelcnn": pixelcnn,
-    "autoencoder": autoencoder,
-    "pixelvae": pixelvae,
+PIPELINES: dict[str, Pipeline[Any]] = {
+    module.PIPELINE.name: module.PIPELINE for module in (pixelcnn, autoencoder, pixelvae)
 }
 
 
@@ -31,10 +29,9 @@ def train_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def train(pipeline: str, *flags: str) -> Path:
         key = (pipeline, *flags)
         if key not in done:
-            module = MODULES[pipeline]
             run_dir = tmp_path_factory.mktemp("runs") / pipeline
             argv = [*SMALL, *flags, f"--out={run_dir}"]
-            main(pipeline, module.Config, module.PRESETS, module.build, argv)
+            PIPELINES[pipeline].main(argv)
             done[key] = run_dir
         return done[key]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.receptive_field import main
+from pipelines.receptive_field import main, measure, parse
 
 FLAGS = ["--image-shape", 1, 5, 7, "--num-layers=1", "--kernel-size=3", "--first-kernel-size=3"]
 
 
 def show(*flags: object) -> None:
-    main([str(flag) for flag in flags])
+    measure(parse([str(flag) for flag in flags]))
 
 
 def test_flags_describe_an_untrained_decoder(capsys, tmp_path):

@@ -17,11 +17,10 @@ import pytest
 import torch
 
 import encoders.posterior
+from pipelines import pixelcnn
 from pipelines.compress import main
 from pipelines.compression import container, identity
-from pipelines.pixelcnn import PRESETS, Config, build
 from pipelines.runs.load import open_run
-from pipelines.runs.pipeline import main as train
 from pipelines.training.checkpoint import save_weights
 
 HERE = Path(__file__).parent
@@ -56,7 +55,7 @@ def test_a_resumed_moved_and_renamed_run_reads_its_files(copy_run, images, tmp_p
     argv = ["--steps=20", "--limit=100", "--hidden-channels=12", "--num-layers=2"]
     argv += ["--num-samples=0", "--importance-samples=0", "--accelerator=cpu"]
     again = [*argv, f"--out={run_dir}", "--resume", "--log-every=3", "--keep-checkpoints=5"]
-    train("pixelcnn", Config, PRESETS, build, again)
+    pixelcnn.PIPELINE.main(again)
     moved = run_dir.rename(tmp_path / "moved")
     edited(moved, data_dir="/elsewhere", name="another name", devices="2", seed=7)
     back = tmp_path / "back.npy"

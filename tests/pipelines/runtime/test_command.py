@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from encoders.base import fixed_code
 from eval import read_result
 from pipelines import autoencoder, pixelcnn, pixelvae
 from pipelines.model import Model
-from pipelines.runs import pipeline as run
+from pipelines.runs import train as training
 from pipelines.runs.load import open_run
-from pipelines.runs.networks import ImageSpec
+from pipelines.runs.record import ImageSpec
 
 ROOT = Path(__file__).parents[2]
 MODULES = {"pixelcnn": pixelcnn, "autoencoder": autoencoder, "pixelvae": pixelvae}
@@ -36,12 +37,12 @@ DIMS = 64
 def train(pipeline: str, *flags: object) -> None:
     module = MODULES[pipeline]
     argv = [*SMALL, *map(str, flags)]
-    run.main(pipeline, module.Config, module.PRESETS, module.build, argv)
+    module.PIPELINE.main(argv)
 
 
 MODELS = [
     ("pixelcnn", [], "exact"),
-    ("pixelcnn", ["--decoder=pixelcnn", "--likelihood=logistic", "--mixtures=2"], "exact"),
+    ("pixelcnn", ["--decoder=pixelcnn", "--likelihood=logistic", "--num-components=2"], "exact"),
     ("pixelcnn", ["--decoder=deconv"], "exact"),
     ("pixelcnn", ["--condition=label"], "given label"),
     ("pixelcnn", ["--condition=label", "--code-dropout=0.5", "--decoder=deconv"], "given label"),
@@ -126,7 +127,7 @@ def test_resuming_as_another_run_is_refused_and_harms_nothing(
     resumed = ["--resume", f"--out={run_dir}", "--accelerator=cpu", flag]
 
     def again(argv: list[str]) -> None:
-        run.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, pixelcnn.build, argv)
+        pixelcnn.PIPELINE.main(argv)
 
     assert sentence in refusal(again, *resumed)
     assert {f.name: f.read_bytes() for f in run_dir.iterdir() if f.is_file()} == before
@@ -137,7 +138,7 @@ def test_a_resumed_run_may_be_reported_otherwise(copy_run):
     run_dir = copy_run("pixelcnn", "--hidden-channels=8", "--lr-decay=constant")
     more = ["--steps=21", "--name=longer", "--score-batch=7", "--num-samples=4"]
     argv = ["--resume", f"--out={run_dir}", *more]
-    run.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, pixelcnn.build, argv)
+    pixelcnn.PIPELINE.main(argv)
     result = read_result(run_dir)
     assert (result.name, result.steps) == ("longer", 21)
 
@@ -145,7 +146,7 @@ def test_a_resumed_run_may_be_reported_otherwise(copy_run):
 def test_a_resumed_result_names_every_command_that_led_to_it(tmp_path, monkeypatch):
     """Each once, in their order: together they make the result again."""
     given = []
-    monkeypatch.setattr(run, "command", lambda: given[-1])
+    monkeypatch.setattr(training, "command", lambda: given[-1])
     flags = ["--num-samples=0", "--lr-decay=constant", f"--out={tmp_path / 'run'}"]
     for command, more in (
         ("python a", ["--steps=2"]),
@@ -191,7 +192,7 @@ def test_ones_own_decoder_and_encoder_make_a_command(tmp_path):
 
     out = tmp_path / "run"
     argv = ["--steps=3", "--limit=30", "--num-samples=4", "--accelerator=cpu", f"--out={out}"]
-    run.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, build, argv)
+    replace(pixelcnn.PIPELINE, build=build).main(argv)
     assert read_result(out).kind == "given code"
     assert (out / "interpolation.png").exists()
     assert not (out / "receptive_field.png").exists()

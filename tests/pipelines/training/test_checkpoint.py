@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from pipelines.runtime.errors import CheckpointError
 from pipelines.runtime.files import WriteError, write_text
-from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError, DamagedError
+from pipelines.training import checkpoint, config_file
+from pipelines.training.checkpoint import DamagedError
 
 ROOT = Path(__file__).parents[3]
 
@@ -271,19 +272,19 @@ def test_weights_of_another_model_are_listed(tmp_path):
 
 
 def test_config_comes_back(tmp_path):
-    checkpoint.write_config(tmp_path, {"pipeline": "pixelvae", "train": {"steps": 3}})
-    assert checkpoint.read_config(tmp_path) == {"pipeline": "pixelvae", "train": {"steps": 3}}
+    config_file.write_config(tmp_path, {"pipeline": "pixelvae", "train": {"steps": 3}})
+    assert config_file.read_config(tmp_path) == {"pipeline": "pixelvae", "train": {"steps": 3}}
 
 
 def test_a_missing_or_damaged_config_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="no run directory"):
-        checkpoint.read_config(tmp_path)
+        config_file.read_config(tmp_path)
     (tmp_path / "config.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="is not JSON"):
-        checkpoint.read_config(tmp_path)
+        config_file.read_config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps([1]))
     with pytest.raises(CheckpointError, match="one JSON object"):
-        checkpoint.read_config(tmp_path)
+        config_file.read_config(tmp_path)
 
 
 def test_another_configuration_is_listed_field_by_field():

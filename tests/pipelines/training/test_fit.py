@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from eval import NonFiniteScoreError
 from pipelines.runtime.devices import make_fabric
+from pipelines.runtime.errors import CheckpointError
 from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError
 from pipelines.training.config import TrainConfig
 from pipelines.training.ema import EMA
 from pipelines.training.fit import NonFiniteError, fit

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from eval import read_result
+from pipelines.runtime.errors import CheckpointError
 from pipelines.runtime.lock import LOCK
-from pipelines.training import checkpoint
-from pipelines.training.checkpoint import CheckpointError
+from pipelines.training import config_file
 from pipelines.training.run_directory import new_run, remove_leftovers, resumed_run
 
 ROOT = Path(__file__).parents[3]
@@ -78,12 +78,11 @@ def test_leftovers_of_a_run_go_and_the_user_s_files_stay(tmp_path):
 RACE = """
 import os, sys
 from pipelines import pixelcnn
-from pipelines.runs.pipeline import main
 
 def train(*flags):
     argv = ["--limit=20", "--hidden-channels=4", "--num-layers=1", "--num-samples=0",
             "--accelerator=cpu", "--checkpoint-every=1", *flags]
-    main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, pixelcnn.build, argv)
+    pixelcnn.PIPELINE.main(argv)
 
 def at_once(*commands):
     children = []
@@ -122,7 +121,7 @@ def test_two_runs_at_once_never_share_a_directory(tmp_path, starts):
     runs = [*(tmp_path / "runs").iterdir(), *tmp_path.glob("same*")]
     assert len(runs) == 3 * starts
     for run in runs:
-        config, result = checkpoint.read_config(run)["config"], read_result(run)
+        config, result = config_file.read_config(run)["config"], read_result(run)
         assert config == json.loads((run / "result.json").read_text())["config"]
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         steps = [line["step"] for line in lines if "nats" in line]
