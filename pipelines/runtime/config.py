@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -29,7 +30,12 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 Amount = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 
-_BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "below {}"}
+_BOUNDS = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "more than"),
+    "le": (operator.le, "at most"),
+    "lt": (operator.lt, "below"),
+}
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 
@@ -46,14 +52,14 @@ class Bounded:
     ...     num_samples: Positive = 64
     >>> Drawing(num_samples=0)
     Traceback (most recent call last):
-    pipelines.runtime.config.ConfigError: expected --num-samples of at least 1, got 0
+    pipelines.runtime.config.ConfigError: --num-samples must be at least 1, got 0
     """
 
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, (int, float)) and (bound := _violated(value, hint)):
-                raise ConfigError(f"expected {flag(name)} {bound}, got {value}")
+                raise ConfigError(f"{flag(name)} must be {bound}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         if isinstance(value, (int, float)) and (bound := _violated(value, hint)):
-            raise ConfigError(f"expected {flag(name)} {bound}, got {value}") from error
+            raise ConfigError(f"{flag(name)} must be {bound}, got {value}") from error
         raise ConfigError(f"{name} can't be {value!r}: {error}") from error
 
 
@@ -172,18 +178,11 @@ def _violated(value: float, hint: Any) -> str:
     for meta in getattr(hint, "__metadata__", ()):
         if not isinstance(meta, Meta):
             continue
-        bounds = [(key, getattr(meta, key)) for key in _BOUNDS if getattr(meta, key) is not None]
-        holds = {
-            "ge": lambda bound: value >= bound,
-            "gt": lambda bound: value > bound,
-            "le": lambda bound: value <= bound,
-            "lt": lambda bound: value < bound,
-        }
-        if not all(holds[key](bound) for key, bound in bounds):
-            said = " and ".join(_BOUNDS[key].format(bound) for key, bound in bounds)
-            return said if said.startswith(("more", "below")) else f"of {said}"
+        bounds = {key: getattr(meta, key) for key in _BOUNDS if getattr(meta, key) is not None}
+        if not all(_BOUNDS[key][0](value, bound) for key, bound in bounds.items()):
+            return " and ".join(f"{_BOUNDS[key][1]} {bound}" for key, bound in bounds.items())
     if isinstance(value, float) and not (math.isfinite(value) and abs(value) <= LARGEST):
-        return f"to be finite and at most {LARGEST:g}"
+        return f"finite, and at most {LARGEST:g}"
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return "below 2^63"
     return ""

@@ -86,7 +86,7 @@ class TrainConfig(Bounded):
         super().__post_init__()
         if self.accumulate > self.batch_size:
             raise ConfigError(
-                f"expected --accumulate of at most --batch-size, {self.batch_size}, "
+                f"--accumulate must be at most --batch-size, {self.batch_size}, "
                 f"got {self.accumulate}"
             )
         if self.free_bits > 0 and self.soft_free_bits > 0:

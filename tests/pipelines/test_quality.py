@@ -16,16 +16,16 @@ from pipelines.data.sets import DataConfig, load
 from pipelines.quality import Config, Drawn, main
 from pipelines.runs import classifier
 from pipelines.runs.load import load_splits, open_run
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
-from pipelines.training.config import TrainConfig
 
 LABEL = ("pixelcnn", "--condition=label")
 
 
 @pytest.fixture(scope="module")
 def fabric():
-    return make_fabric(TrainConfig(accelerator="cpu"))
+    return make_fabric(DeviceConfig("cpu", "1"))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pipelines.runs import scoring
 from pipelines.runs.results import VALIDATION_IMAGES, validate
 from pipelines.model import Model
 from pipelines.runs.load import open_run
-from pipelines.training.config import TrainConfig
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 
 TWO = ("--levels-of-latents=2", "--latent-dim=3", "--latent-map", "2", "4", "4")
@@ -31,7 +31,7 @@ class OneOf:
 
 @pytest.fixture(scope="module")
 def fabric() -> Any:
-    return make_fabric(TrainConfig(accelerator="cpu", devices="1"))
+    return make_fabric(DeviceConfig("cpu", "1"))
 
 
 @pytest.fixture(scope="module")

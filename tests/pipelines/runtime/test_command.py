@@ -25,7 +25,7 @@ from pipelines.runs import train as training
 from pipelines.runs.load import open_run
 from pipelines.runs.record import ImageSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODULES = {"pixelcnn": pixelcnn, "autoencoder": autoencoder, "pixelvae": pixelvae}
 SMALL = [
     "--steps=3", "--limit=30", "--batch-size=8", "--hidden-channels=8", "--num-layers=1",
@@ -36,7 +36,8 @@ DIMS = 64
 
 def train(pipeline: str, *flags: object) -> None:
     module = MODULES[pipeline]
-    argv = [*SMALL, *map(str, flags)]
+    small = [one for one in SMALL if "--decoder=deconv" not in flags or "num-layers" not in one]
+    argv = [*small, *map(str, flags)]
     module.PIPELINE.main(argv)
 
 
@@ -215,7 +216,7 @@ def test_untrained_models_are_scored(tmp_path):
         ("pixelcnn", ["--condition=caption"], "--condition caption: digits"),
         ("pixelcnn", ["--levels=99"], "--levels 99"),
         ("pixelcnn", ["--accelerator=cpu", "--devices=none"], "--devices none"),
-        ("pixelcnn", ["--code-dropout=0.5"], "code_dropout"),
+        ("pixelcnn", ["--code-dropout=0.5"], "--code-dropout means nothing without --condition"),
         ("autoencoder", ["--condition=label"], "--condition none for an autoencoder"),
         ("pixelvae", ["--condition=label"], "--condition none for a PixelVAE"),
         ("pixelvae", ["--levels-of-latents=2", "--latent-map", "2", "5", "5"], "5"),
@@ -248,7 +249,7 @@ def test_unknown_flags_and_values_are_refused(capsys, tmp_path, flags):
     with pytest.raises(SystemExit) as exit_:
         train("pixelvae", *flags, f"--out={tmp_path / 'run'}")
     assert exit_.value.code == 2
-    assert flags[0].split("=")[0].lstrip("-")[:9] in capsys.readouterr().err
+    assert flags[0].split("=")[0].lstrip("-")[:9] in capsys.readouterr().err.replace("_", "-")
     assert not (tmp_path / "run").exists()
 
 

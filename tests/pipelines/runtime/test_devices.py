@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import compiled, make_fabric
-from pipelines.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -73,7 +73,7 @@ def test_without_a_compiler_a_run_goes_on_uncompiled(monkeypatch, capfd):
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     module = torch.nn.Linear(1, 1)
-    fabric = make_fabric(TrainConfig(accelerator="cpu"))
+    fabric = make_fabric(DeviceConfig("cpu", "1"))
     assert compiled(fabric, module) is module
     assert compiled(fabric, module) is module
     assert capfd.readouterr().err == (

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.training import checkpoint
-from pipelines.training.config import TrainConfig
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 toy = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
@@ -53,7 +53,7 @@ def finish(process, *, code=0, timeout=100):
 
 
 def assert_same_gradients(path):
-    alone = toy.gradients(make_fabric(TrainConfig(accelerator="cpu")))
+    alone = toy.gradients(make_fabric(DeviceConfig("cpu", "1")))
     for case, expected, found in zip(toy.CASES, alone, torch.load(path), strict=True):
         for name, gradient in expected.items():
             close = torch.allclose(found[name], gradient, rtol=1e-12, atol=1e-13)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eval import NonFiniteScoreError
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import CheckpointError
 from pipelines.training import checkpoint
@@ -28,7 +29,6 @@ toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_run.py"
 
 # every option whose state a resumed run needs; 10 images in batches of 4 make 3 steps an epoch
 FULL = TrainConfig(
-    accelerator="cpu",
     epochs=3,
     batch_size=4,
     learning_rate=0.05,
@@ -71,7 +71,15 @@ def train(config, run_dir, model=None, images=None, **options):
     run_dir.mkdir(exist_ok=True)
     model = toy.build() if model is None else model
     images = toy.ToyImages() if images is None else images
-    return fit(make_fabric(config), model, images, config, run_dir, evaluate=score, **options)
+    return fit(
+        make_fabric(DeviceConfig("cpu", "1"), config.precision),
+        model,
+        images,
+        config,
+        run_dir,
+        evaluate=score,
+        **options,
+    )
 
 
 def lines(run_dir, name="metrics.jsonl"):
@@ -146,8 +154,13 @@ def test_processes_share_out_the_same_batches(world):
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
 @pytest.mark.parametrize("step", [0, 2])  # a full batch, and the epoch's last one of 2 images
 def test_the_gradient_is_that_of_the_mean_over_the_batch(accumulate, step):
-    config = TrainConfig(accelerator="cpu", batch_size=4, accumulate=accumulate, grad_clip=0)
-    stepper = Stepper(make_fabric(config), toy.build(noise=0.0).double(), config, 9)
+    config = TrainConfig(batch_size=4, accumulate=accumulate, grad_clip=0)
+    stepper = Stepper(
+        make_fabric(DeviceConfig("cpu", "1"), config.precision),
+        toy.build(noise=0.0).double(),
+        config,
+        9,
+    )
     job = work(toy.ToyImages(), step, seed=0, batch_size=4, accumulate=accumulate)
     assert len(job.indices) == (4 if step == 0 else 2)
     stepper._backward(job)
@@ -246,7 +259,7 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     scores = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     config = replace(FULL, eval_every=2, checkpoint_every=1)
     fit(
-        make_fabric(config),
+        make_fabric(DeviceConfig("cpu", "1"), config.precision),
         toy.build(),
         toy.ToyImages(),
         config,
@@ -349,14 +362,21 @@ def test_a_validation_that_is_not_finite_ends_a_run_that_is_saved(tmp_path):
     tmp_path.mkdir(exist_ok=True)
     config = replace(FULL, checkpoint_every=0)
     with pytest.raises(NonFiniteScoreError):
-        fit(make_fabric(config), toy.build(), toy.ToyImages(), config, tmp_path, evaluate=evaluate)
+        fit(
+            make_fabric(DeviceConfig("cpu", "1"), config.precision),
+            toy.build(),
+            toy.ToyImages(),
+            config,
+            tmp_path,
+            evaluate=evaluate,
+        )
     assert final_state(tmp_path)["step"] == config.eval_every
 
 
 def test_a_gradient_scaler_survives_a_skipped_step(monkeypatch):
     """It has unscaled the gradient by then, and must not think so in the next step."""
-    config = TrainConfig(accelerator="cpu", batch_size=4, on_nonfinite="skip")
-    fabric = make_fabric(config)
+    config = TrainConfig(batch_size=4, on_nonfinite="skip")
+    fabric = make_fabric(DeviceConfig("cpu", "1"), config.precision)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     mixed = MixedPrecision("16-mixed", "cpu", scaler=scaler)
     monkeypatch.setattr(fabric.strategy, "precision", mixed)
@@ -448,7 +468,7 @@ def test_float16_without_a_gpu_is_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="needs a CUDA device"):
-        make_fabric(TrainConfig(accelerator="cpu", precision="16-mixed"))
+        make_fabric(DeviceConfig("cpu"), "16-mixed")
 
 
 def test_a_trace_of_some_steps_is_written(tmp_path):
@@ -480,9 +500,9 @@ def test_compiled_training_keeps_the_names_of_the_plain_model(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"batch_size": 0}, "--batch-size must be more than 0, got 0"),
-        ({"steps": -1}, "--steps must be 0 or more, got -1"),
-        ({"ema": 1.0}, "--ema must be at least 0 and less than 1, got 1.0"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"steps": -1}, "--steps must be at least 0, got -1"),
+        ({"ema": 1.0}, "--ema must be at least 0 and below 1, got 1.0"),
         ({"free_bits": 1.0, "soft_free_bits": 1.0}, "exclude one another"),
         ({"learning_rate": float("nan")}, "--learning-rate must be more than 0"),
     ],
@@ -501,4 +521,4 @@ def test_devices_that_are_not_there_are_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="--accelerator cuda --devices auto is not available"):
-        make_fabric(TrainConfig(accelerator="cuda"))
+        make_fabric(DeviceConfig("cuda"))

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
@@ -24,7 +25,7 @@ from pipelines.training.signals import Interrupts, resume_command
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 toy = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-CONFIG = TrainConfig(accelerator="cpu", steps=40, batch_size=4, checkpoint_every=0)
+CONFIG = TrainConfig(steps=40, batch_size=4, checkpoint_every=0)
 FLAGS = ["--accelerator", "cpu", "--steps", "40", "--batch-size", "4", "--checkpoint-every", "0"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -72,7 +73,13 @@ def test_sigterm_saves_and_the_printed_command_goes_on(tmp_path):
     subprocess.run(words, env=ENVIRONMENT, check=True, timeout=90, capture_output=True)
 
     (tmp_path / "whole").mkdir()
-    fit(make_fabric(CONFIG), toy.build(), toy.ToyImages(), CONFIG, tmp_path / "whole")
+    fit(
+        make_fabric(DeviceConfig("cpu", "1")),
+        toy.build(),
+        toy.ToyImages(),
+        CONFIG,
+        tmp_path / "whole",
+    )
     assert_same_weights(tmp_path, tmp_path / "whole")
 
 
@@ -135,7 +142,7 @@ def test_every_signal_saves_after_the_step_and_has_its_code(tmp_path, capsys, nu
 
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as raised:
-        fit(make_fabric(CONFIG), Signalled(), toy.ToyImages(), CONFIG, tmp_path)
+        fit(make_fabric(DeviceConfig("cpu", "1")), Signalled(), toy.ToyImages(), CONFIG, tmp_path)
     assert raised.value.code == code
     (path,) = checkpoint.checkpoints(tmp_path)
     assert checkpoint.step_of(path) == 3

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from eval import Terms
 from pipelines.data.sets import Batch
+from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.training.config import TrainConfig
 from pipelines.training.fit import fit
@@ -82,7 +83,7 @@ def build(**options):
 
 
 @dataclass(frozen=True)
-class Settings(TrainConfig):
+class Settings(DeviceConfig, TrainConfig):
     count: int = 10
     """Images."""
     nan_index: int = -1
@@ -140,7 +141,7 @@ def main():
     import tyro
 
     settings = tyro.cli(Settings)
-    fabric = make_fabric(settings.training)
+    fabric = make_fabric(settings, settings.precision)
     if settings.gradients:
         found = gradients(fabric)
         if fabric.is_global_zero:
