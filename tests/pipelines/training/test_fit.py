@@ -45,6 +45,10 @@ FULL = TrainConfig(
 )
 
 
+def on_cpu(config):
+    return make_fabric(DeviceConfig("cpu", "1"), config.precision)
+
+
 class CrashError(Exception):
     pass
 
@@ -72,7 +76,7 @@ def train(config, run_dir, model=None, images=None, **options):
     model = toy.build() if model is None else model
     images = toy.ToyImages() if images is None else images
     return fit(
-        make_fabric(DeviceConfig("cpu", "1"), config.precision),
+        on_cpu(config),
         model,
         images,
         config,
@@ -156,7 +160,7 @@ def test_processes_share_out_the_same_batches(world):
 def test_the_gradient_is_that_of_the_mean_over_the_batch(accumulate, step):
     config = TrainConfig(batch_size=4, accumulate=accumulate, grad_clip=0)
     stepper = Stepper(
-        make_fabric(DeviceConfig("cpu", "1"), config.precision),
+        on_cpu(config),
         toy.build(noise=0.0).double(),
         config,
         9,
@@ -259,7 +263,7 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     scores = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     config = replace(FULL, eval_every=2, checkpoint_every=1)
     fit(
-        make_fabric(DeviceConfig("cpu", "1"), config.precision),
+        on_cpu(config),
         toy.build(),
         toy.ToyImages(),
         config,
@@ -363,7 +367,7 @@ def test_a_validation_that_is_not_finite_ends_a_run_that_is_saved(tmp_path):
     config = replace(FULL, checkpoint_every=0)
     with pytest.raises(NonFiniteScoreError):
         fit(
-            make_fabric(DeviceConfig("cpu", "1"), config.precision),
+            on_cpu(config),
             toy.build(),
             toy.ToyImages(),
             config,
@@ -376,7 +380,7 @@ def test_a_validation_that_is_not_finite_ends_a_run_that_is_saved(tmp_path):
 def test_a_gradient_scaler_survives_a_skipped_step(monkeypatch):
     """It has unscaled the gradient by then, and must not think so in the next step."""
     config = TrainConfig(batch_size=4, on_nonfinite="skip")
-    fabric = make_fabric(DeviceConfig("cpu", "1"), config.precision)
+    fabric = on_cpu(config)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     mixed = MixedPrecision("16-mixed", "cpu", scaler=scaler)
     monkeypatch.setattr(fabric.strategy, "precision", mixed)

@@ -25,6 +25,7 @@ from pipelines.training.signals import Interrupts, resume_command
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 toy = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+CPU = DeviceConfig("cpu", "1")
 CONFIG = TrainConfig(steps=40, batch_size=4, checkpoint_every=0)
 FLAGS = ["--accelerator", "cpu", "--steps", "40", "--batch-size", "4", "--checkpoint-every", "0"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -74,7 +75,7 @@ def test_sigterm_saves_and_the_printed_command_goes_on(tmp_path):
 
     (tmp_path / "whole").mkdir()
     fit(
-        make_fabric(DeviceConfig("cpu", "1")),
+        make_fabric(CPU),
         toy.build(),
         toy.ToyImages(),
         CONFIG,
@@ -142,7 +143,7 @@ def test_every_signal_saves_after_the_step_and_has_its_code(tmp_path, capsys, nu
 
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as raised:
-        fit(make_fabric(DeviceConfig("cpu", "1")), Signalled(), toy.ToyImages(), CONFIG, tmp_path)
+        fit(make_fabric(CPU), Signalled(), toy.ToyImages(), CONFIG, tmp_path)
     assert raised.value.code == code
     (path,) = checkpoint.checkpoints(tmp_path)
     assert checkpoint.step_of(path) == 3
