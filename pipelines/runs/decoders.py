@@ -71,7 +71,7 @@ class DecoderConfig(Bounded):
     def choosing(self, decoder: str, likelihood: str) -> DecoderConfig:
         """Return the configuration of another decoder and likelihood.
 
-        It keeps the values of the flags that they share with these.
+        It keeps the values that were chosen for flags that they share with these.
         """
         network, head = self.network, self.head
         if decoder != self.decoder:
@@ -82,8 +82,10 @@ class DecoderConfig(Bounded):
 
 
 def _carried(new: Options, old: Options) -> Options:
-    values = flat(old)
-    return changed(new, {name: values[name] for name in flat(new) if name in values})
+    """Return options with the values of others, where those are not their defaults."""
+    defaults, known = flat(type(old)()), flat(new)
+    chosen = {name: value for name, value in flat(old).items() if value != defaults[name]}
+    return changed(new, {name: value for name, value in chosen.items() if name in known})
 
 
 def refuse_other_parts(config: DecoderConfig, args: Sequence[str]) -> None:

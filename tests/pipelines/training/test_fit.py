@@ -243,7 +243,7 @@ def test_resuming_a_finished_run_does_nothing(tmp_path, uninterrupted):
 
 def test_another_configuration_or_data_set_is_refused_field_by_field(tmp_path):
     train(FULL, tmp_path)
-    changed = replace(FULL, learning_rate=0.1, seed=5, resume=True, epochs=4, devices="1")
+    changed = replace(FULL, learning_rate=0.1, seed=5, resume=True, epochs=4)
     with pytest.raises(CheckpointError) as raised:
         train(changed, tmp_path)
     assert "learning_rate: 0.05 there, 0.1 here; seed: 0 there, 5 here" in str(raised.value)
