@@ -156,7 +156,7 @@ def require_trust(name: str, what: str, trusted: Sequence[str]) -> None:
     Reading a run directory runs no code, but for what its user asks to import.
     """
     if ":" not in name:
-        raise CheckpointError(f"this run's {what} is {name!r}, which this version does not know")
+        raise CheckpointError(f"the run has the {what} {name!r}, which this version does not know")
     module = name.partition(":")[0]
     allowed = [one.partition(":")[0] for one in trusted]
     if not any(module == one or module.startswith(one + ".") for one in allowed):
