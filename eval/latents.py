@@ -112,7 +112,7 @@ def swap_gain(
     """Return the nats that each image gains from its own code over another image's: (B,).
 
     log p(x_i | own_i) - log p(x_i | other_i). It is about zero if the decoder ignores the code,
-    whatever the rate. Choose the other images at random from the whole set: neighbors in a set that
+    at any rate. Choose the other images at random from the whole set: neighbors in a set that
     is sorted by class have nearly the same code.
 
     Args:

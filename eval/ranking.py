@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from eval.discovery import Found
@@ -275,7 +276,9 @@ def tables(
     if not chosen:
         known = {images.data for images in groups} | {one.dataset.data for one in literature}
         listed = ", ".join(sorted(known)) or "none"
-        raise ResultError(f"there is no result on the data set {data!r}, only on: {listed}")
+        close = get_close_matches(data, sorted(known), n=1)
+        cure = f"did you mean {close[0]}? There are" if close else "there are"
+        raise ResultError(f"there is no result on the data set {data!r}: {cure} {listed}")
     return [_table(images, groups[images]) for images in sorted(chosen)]
 
 

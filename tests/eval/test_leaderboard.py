@@ -203,7 +203,9 @@ def test_hostile_names_stay_text_in_every_format(result):
 
 
 def test_an_unknown_data_set_is_one_sentence():
-    with pytest.raises(ResultError, match="'mnit', only on: binarized_mnist, cifar10"):
+    with pytest.raises(
+        ResultError, match="'mnit': did you mean mnist\\? There are binarized_mnist, cifar10"
+    ):
         tables([], data="mnit")
 
 
