@@ -15,7 +15,14 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
-from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNN, coding
+from decoders import (
+    FactorizedDecoder,
+    GatedPixelCNN,
+    PixelCNN,
+    PixelNetwork,
+    check_causality,
+    coding,
+)
 from decoders.scan import Draw, PlainScan, Scan, evaluating, run
 
 SMALL: dict[str, Any] = {
@@ -161,6 +168,38 @@ def test_params_overridden_without_a_scan(kind):
         drawn = decoder.sample(h, noise=noise)
     assert torch.equal(drawn, plain_sample(decoder, h, noise))
     build(Own).sample(h)
+
+
+def test_a_trunk_overridden_without_a_scan():
+    class Sharper(GatedPixelCNN):
+        def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
+            return 3 * super().trunk(embedded, h)
+
+    decoder = build(Sharper)
+    h, noise = torch.randn(4, 2, dtype=torch.float64), torch.rand(4, *SHAPE)
+    with pytest.warns(UserWarning, match="trunk of Sharper, which has no scan of its own"):
+        drawn = decoder.sample(h, noise=noise)
+    assert torch.equal(drawn, plain_sample(decoder, h, noise))
+
+
+def test_a_trunk_of_its_own_needs_no_scan():
+    """And there is nothing to warn of."""
+
+    class Above(PixelNetwork):
+        color_orders = ("head", "independent")
+
+        def __init__(self, image_shape: tuple[int, int, int], **network: Any):
+            super().__init__(image_shape, **network)
+            self.rows = nn.Conv2d(self.in_channels, self.hidden_channels, 1)
+            self.add_head()
+
+        def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
+            return nn.functional.pad(self.rows(embedded), (0, 0, 1, 0))[:, :, :-1]
+
+    decoder = Above(SHAPE, num_levels=4, hidden_channels=12, weight_norm=True)
+    check_causality(decoder)
+    assert isinstance(decoder.begin_scan(None, 2), PlainScan)
+    assert decoder.sample(num=2).shape == (2, *SHAPE)
 
 
 class Scaled(nn.Module):

@@ -142,10 +142,9 @@ def assert_sees_exactly(decoder: FactorizedDecoder, field: Tensor, h: Tensor | N
     assert (slopes[field] > 0).all(), "misses an earlier sub-pixel in reach"
 
 
-@images
-def test_the_jacobian_is_zero_but_for_the_earlier_sub_pixels_in_reach(network, colors, image_shape):
+def test_the_jacobian_is_zero_but_for_the_earlier_sub_pixels_in_reach(network, colors):
     """Exactly zero at and after each sub-pixel, non-zero at each that the kernels reach."""
-    decoder = awake(network(image_shape, **colors(4)))
+    decoder = awake(network((3, 7, 7), **colors(4)))
     assert_sees_exactly(decoder, expected_reach(decoder, first=5, kernel=3, layers=2))
 
 
@@ -220,6 +219,7 @@ def test_green_sees_red_and_blue_sees_both_of_its_own_pixel(order, network):
 
 OPTIONS = [
     (GatedPixelCNN, {"embedding_dim": 3}),
+    (GatedPixelCNN, {"embedding_dim": 3, "color_order": "head"}),
     (GatedPixelCNN, {"weight_norm": True}),
     (GatedPixelCNN, {"residual": False, "skip": False}),
     (GatedPixelCNN, {"gated": False, "hidden_channels": 24}),
@@ -233,12 +233,11 @@ OPTIONS = [
 @pytest.mark.parametrize(
     ("kind", "options"), OPTIONS, ids=lambda v: "-".join(v) if isinstance(v, dict) else v.__name__
 )
-@pytest.mark.parametrize("order", ["groups", "head", "independent"])
-def test_no_option_moves_the_jacobian(kind, options, order):
-    """In training mode too: no statistics over other pixels."""
+def test_no_option_moves_the_jacobian(kind, options):
+    """In training mode too: no statistics over other pixels. Channel groups are what may break."""
     defaults = {"num_levels": 4, "hidden_channels": 24, "num_layers": 2, "kernel_size": 3}
     options = {**defaults, **options}
-    decoder = awake(kind((3, 5, 5), first_kernel_size=5, color_order=order, **options))
+    decoder = awake(kind((3, 5, 5), first_kernel_size=5, **options))
     assert decoder.training
     assert_sees_exactly(decoder, expected_reach(decoder, first=5, kernel=3, layers=2))
 
@@ -256,9 +255,8 @@ def test_check_causality_agrees(network, colors, cond_shape):
 
 
 @pytest.mark.parametrize("order", ["groups", "head", "independent"])
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_check_causality_of_continuous_channels(network, order, channels):
-    decoder = network((channels, 3, 3), likelihood=DiagonalGaussian(), color_order=order)
+def test_check_causality_of_continuous_channels(network, order):
+    decoder = network((3, 3, 3), likelihood=DiagonalGaussian(), color_order=order)
     awake(decoder)
     check_causality(decoder)
     field = expected_reach(decoder, first=5, kernel=3, layers=2)

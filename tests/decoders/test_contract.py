@@ -84,6 +84,7 @@ def test_a_gradient_reaches_every_parameter_and_h(decoder, inputs):
         (PixelCNN, {"color_order": "head", "embedding_dim": 3, "weight_norm": True}),
         (PixelCNN, {"gated": True, "residual": True, "norm": True}),
         (PixelCNN, {"likelihood": DiagonalGaussian()}),
+        (PixelCNNPlusPlus, {"embedding_dim": 3, "weight_norm": True}),
         (DeconvDecoder, {"likelihood": DiscretizedLogisticMixture(4, 2)}),
         (DeconvDecoder, {"likelihood": DiagonalGaussian()}),
     ],
@@ -172,8 +173,24 @@ def test_weights_load_into_a_new_one(decoder, any_network, cond_shape, inputs):
 
 
 def test_the_state_holds_parameters_alone(decoder):
-    """No masks: what a kernel may see is decided by the code, never by a checkpoint."""
+    """No masks: what a kernel may see is decided by the code, never by a checkpoint.
+
+    What is in no file could not be loaded, and an average would copy it at each step.
+    """
     assert set(decoder.state_dict()) == {name for name, _ in decoder.named_parameters()}
+    assert list(decoder.buffers()) == []
+
+
+def test_weight_norm_changes_how_weights_are_kept_and_not_what_they_are(network, inputs):
+    torch.manual_seed(0)
+    plain = network(SHAPE, num_levels=4)
+    torch.manual_seed(0)
+    normalized = network(SHAPE, num_levels=4, weight_norm=True)
+    x, _ = inputs(plain, 4)
+    torch.testing.assert_close(normalized(x), plain(x))
+    weights = {name for name, value in plain.named_parameters() if value.dim() == 4}
+    kept = {name.replace(".parametrizations", "") for name in normalized.state_dict()}
+    assert {f"{name}.original{part}" for name in weights for part in (0, 1)} <= kept
 
 
 def test_a_copy_is_equal_and_apart(decoder, inputs):

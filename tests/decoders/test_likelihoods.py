@@ -313,8 +313,8 @@ def test_the_largest_uniform_never_draws_what_has_hardly_any_probability():
     assert float(log_prob.min()) > math.log(2**-24) - 8
 
 
-@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-45, 1e-41, 1e-38, 1e-6])
-@heads
+@pytest.mark.parametrize("temperature", [5e-324, 1e-41, 1e-6])  # least float64, float32; ordinary
+@pytest.mark.parametrize("head", [Categorical(256), DiscretizedLogisticMixture(8, 3)], ids=repr)
 def test_the_lowest_temperatures_take_the_mode(head: Discrete, temperature: float):
     params, x, noise = torch.randn(50, head.num_params(3)), pixels(head, 50), torch.rand(50)
     for channel in range(3):
@@ -322,8 +322,8 @@ def test_the_lowest_temperatures_take_the_mode(head: Discrete, temperature: floa
         assert torch.equal(head.sample(params, x, channel, noise, temperature), mode)
 
 
-@pytest.mark.parametrize("temperature", [1e10, 1e38, 1e39, 1e300])
-@heads
+@pytest.mark.parametrize("temperature", [1e10, 1e300])  # the latter is infinite in float32
+@pytest.mark.parametrize("head", [Categorical(300), DiscretizedLogisticMixture(8, 3)], ids=repr)
 def test_the_highest_temperatures_make_all_levels_alike(head: Discrete, temperature: float):
     params, x = torch.randn(1, head.num_params(1)), torch.zeros(1, 1, dtype=torch.uint8)
     count = 50 * head.num_levels
@@ -340,8 +340,8 @@ def test_a_level_ruled_out_stays_so_at_any_temperature():
         assert 1 not in Categorical(3).sample(logits, x, 0, noise, temperature)
 
 
-@heads
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("head", [Categorical(4), DiscretizedLogisticMixture(4, 2)], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.complex64])
 def test_levels_that_are_not_integers_are_refused(head: Discrete, dtype: torch.dtype):
     """3.9 would count as level 3."""
     params = torch.randn(4, head.num_params(3))

@@ -89,6 +89,8 @@ LOADED = [
 
 
 @pytest.mark.parametrize("load", LOADED, ids=lambda load: load.__name__)
+@pytest.mark.parametrize("network", ["gated", "residual"], indirect=True)
+@pytest.mark.parametrize("colors", ["groups", "head"], indirect=True)
 def test_masks_are_right_after_every_way_of_loading(network, colors, load, inputs):
     def make() -> FactorizedDecoder:
         return network(SHAPE, cond_shape=(2,), **colors(4))
@@ -115,13 +117,6 @@ def test_weight_norm_and_embeddings_load_as_well(kind, load, inputs):
     loaded = load(make, decoder.state_dict())
     assert torch.equal(loaded(x), decoder(x))
     check_causality(loaded)
-
-
-def test_no_constant_is_a_buffer(any_network, colors, cond_shape):
-    """What is in no file could not be loaded, and an average would copy it at each step."""
-    options = colors(4)
-    options.pop("color_order", None)
-    assert list(any_network(SHAPE, cond_shape=cond_shape, **options).buffers()) == []
 
 
 def test_a_mask_made_while_sampling_serves_training():

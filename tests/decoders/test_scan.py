@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -16,20 +17,9 @@ from decoders import (
     FactorizedDecoder,
     GatedPixelCNN,
     PixelCNN,
+    PixelCNNPlusPlus,
 )
 from decoders.scan import Chooser, Draw, PlainScan, Scan, run
-
-SIZES = [
-    ((3, 5, 7), 7),
-    ((3, 7, 4), 1),
-    ((1, 5, 7), 1),
-    ((1, 7, 4), 7),
-    ((2, 1, 1), 7),
-    ((3, 1, 5), 1),
-]
-sizes = pytest.mark.parametrize(
-    ("image_shape", "batch"), SIZES, ids=["x".join(map(str, s)) + f"-{b}" for s, b in SIZES]
-)
 
 
 def own_params(decoder: FactorizedDecoder, params: Tensor, channel: int) -> Tensor:
@@ -77,42 +67,69 @@ def plain_sample(
         return run(scan, draw, decoder.image_shape, len(noise), decoder.dtype)
 
 
-@sizes
-def test_each_step_equals_the_whole_network(
-    network, colors, cond_shape, image_shape, batch, inputs
-):
-    decoder = network(image_shape, cond_shape=cond_shape, **colors(5))
-    x, h = inputs(decoder, batch)
+def assert_is_the_network(decoder: FactorizedDecoder, x: Tensor, h: Tensor | None) -> None:
+    """In float32 up to rounding, in float64 up to far less."""
     assert largest_difference(decoder, x, h) < 1e-4
     decoder.double()
     assert largest_difference(decoder, x, None if h is None else h.double()) < 1e-10
 
 
+def test_each_step_equals_the_whole_network(network, colors, cond_shape, inputs):
+    """For every trunk, every order of colors, and every way by which h comes in."""
+    decoder = network((3, 5, 7), cond_shape=cond_shape, **colors(5))
+    assert_is_the_network(decoder, *inputs(decoder, 3))
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "batch"),
+    [
+        ((1, 7, 4), 1),  # one channel, one image
+        ((2, 1, 1), 3),  # a single pixel
+        ((3, 1, 5), 2),  # a single row: nothing above
+        ((1, 3, 70), 2),  # more than SMALL_ROWS pixels in a row: rows are convolved
+    ],
+)
+def test_each_step_equals_the_whole_network_at_any_size(network, image_shape, batch, inputs):
+    decoder = network(image_shape, num_levels=4)
+    assert_is_the_network(decoder, *inputs(decoder, batch))
+
+
 SMALL = {"hidden_channels": 12, "num_layers": 2, "kernel_size": 3, "first_kernel_size": 5}
-OPTIONS = [
-    (GatedPixelCNN, {"embedding_dim": 3}),
-    (GatedPixelCNN, {"weight_norm": True}),
+PLUS_PLUS: dict[str, Any] = {"hidden_channels": 12, "num_blocks": 1}
+OPTIONS: list[tuple[Any, dict[str, Any]]] = [
+    # what a trunk's scan computes in its own way
     (GatedPixelCNN, {"residual": False}),
     (GatedPixelCNN, {"skip": False}),
     (GatedPixelCNN, {"gated": False}),
     (GatedPixelCNN, {"gated": False, "skip": False, "residual": False, "weight_norm": True}),
-    (GatedPixelCNN, {"dropout": 0.5}),
-    (GatedPixelCNN, {"head_channels": 17}),
-    (GatedPixelCNN, {"resize": "bilinear"}),
     (GatedPixelCNN, {"kernel_size": 1}),
     (GatedPixelCNN, {"kernel_size": 7, "first_kernel_size": 3}),
     (GatedPixelCNN, {"num_layers": 0}),
-    (GatedPixelCNN, {"num_levels": 300}),
-    (PixelCNN, {"embedding_dim": 3}),
-    (PixelCNN, {"embedding_dim": 2, "residual": True, "norm": True}),
-    (PixelCNN, {"weight_norm": True, "residual": True}),
-    (PixelCNN, {"gated": True}),
-    (PixelCNN, {"gated": True, "residual": True, "norm": True}),
-    (PixelCNN, {"norm": True, "dropout": 0.5}),
-    (PixelCNN, {"head_channels": 17, "hidden_channels": 13}),
-    (PixelCNN, {"resize": "bilinear", "residual": True}),
-    (PixelCNN, {"kernel_size": 7, "first_kernel_size": 3}),
+    (PixelCNN, {"norm": True}),
+    (PixelCNN, {"gated": True, "residual": False}),
+    (PixelCNN, {"gated": True, "norm": True}),
+    (PixelCNN, {"kernel_size": 7, "first_kernel_size": 3, "residual": False}),
     (PixelCNN, {"num_layers": 0}),
+    (PixelCNNPlusPlus, {"num_blocks": 2}),
+    # what each scan reads off its layers: weights, and nothing of dropout
+    (GatedPixelCNN, {"weight_norm": True}),
+    (PixelCNN, {"weight_norm": True}),
+    (PixelCNNPlusPlus, {"weight_norm": True}),
+    (GatedPixelCNN, {"dropout": 0.5}),
+    (PixelCNN, {"dropout": 0.5}),
+    (PixelCNNPlusPlus, {"dropout": 0.5}),
+    # what each hands on: h at the image's size, the embedded pixels
+    (GatedPixelCNN, {"resize": "bilinear"}),
+    (PixelCNN, {"resize": "bilinear"}),
+    (PixelCNNPlusPlus, {"resize": "bilinear"}),
+    (GatedPixelCNN, {"embedding_dim": 3}),
+    (PixelCNN, {"embedding_dim": 3}),
+    (PixelCNNPlusPlus, {"embedding_dim": 3}),
+    # the head, once for all
+    (GatedPixelCNN, {"embedding_dim": 3, "color_order": "head"}),
+    (GatedPixelCNN, {"head_channels": 17}),
+    (PixelCNN, {"head_channels": 17, "hidden_channels": 13}),
+    (GatedPixelCNN, {"num_levels": 300}),
 ]
 
 
@@ -121,49 +138,38 @@ def option_id(value: object) -> str:
 
 
 @pytest.mark.parametrize(("kind", "options"), OPTIONS, ids=option_id)
-def test_each_step_equals_the_whole_network_with_every_option(kind, options, colors, inputs):
-    levels = options.get("num_levels", 4)
-    options = {**SMALL, "cond_shape": (2, 3, 2), **options, **colors(levels)}
-    decoder = kind((3, 5, 6), **options).double()
+def test_each_step_equals_the_whole_network_with_every_option(kind, options, inputs):
+    small = PLUS_PLUS if kind is PixelCNNPlusPlus else SMALL
+    decoder = kind((3, 5, 6), **{"num_levels": 4, **small, "cond_shape": (2, 3, 2), **options})
+    decoder.double()
     x, h = inputs(decoder, 2)
     assert largest_difference(decoder, x, h) < 1e-10
 
 
-@pytest.mark.parametrize("order", ["groups", "head", "independent"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_each_step_equals_the_whole_network_for_continuous_channels(
-    network, order, channels, inputs
-):
-    decoder = network(
-        (channels, 4, 5), likelihood=DiagonalGaussian(), color_order=order, cond_shape=(3,)
-    ).double()
-    x, h = inputs(decoder, 2)
-    assert largest_difference(decoder, x, h) < 1e-10
-    noise = torch.rand(2, channels, 4, 5)
-    difference = decoder.sample(h, noise=noise) - plain_sample(decoder, h, noise)
+@pytest.mark.parametrize("order", ["groups", "independent"])
+@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNN])
+def test_each_step_equals_the_whole_network_for_continuous_channels(kind, order, inputs):
+    """Values enter as they are, and are drawn as floats."""
+    decoder = kind((3, 4, 5), likelihood=DiagonalGaussian(), color_order=order, **SMALL).double()
+    x, _ = inputs(decoder, 2)
+    assert largest_difference(decoder, x, None) < 1e-10
+    noise = torch.rand(2, 3, 4, 5)
+    difference = decoder.sample(noise=noise) - plain_sample(decoder, None, noise)
     assert float(difference.abs().max()) < 1e-10
 
 
-def test_same_noise_gives_the_plain_scans_samples(network, colors, cond_shape, inputs):
+def test_same_noise_gives_the_plain_scans_samples(network, colors, inputs):
     """Symbol for symbol, in float64."""
-    decoder = network((3, 4, 5), cond_shape=cond_shape, **colors(6)).double()
+    decoder = network((3, 4, 5), cond_shape=(3,), **colors(6)).double()
     h, noise = inputs(decoder, 3)[1], torch.rand(3, 3, 4, 5)
     sample = decoder.sample(h, num=3, noise=noise)
     assert torch.equal(sample, plain_sample(decoder, h, noise))
     assert len(sample.unique()) == 6
 
 
-@pytest.mark.parametrize(("kind", "options"), OPTIONS, ids=option_id)
-def test_same_noise_gives_the_plain_scans_samples_with_every_option(kind, options, inputs):
-    options = {"num_levels": 4, **SMALL, "cond_shape": (2, 3, 2), **options}
-    decoder = kind((3, 3, 4), **options).double()
-    h, noise = inputs(decoder, 2)[1], torch.rand(2, 3, 3, 4)
-    assert torch.equal(decoder.sample(h, noise=noise), plain_sample(decoder, h, noise))
-
-
-def test_two_samples_leave_nothing_behind(network, colors):
+def test_two_samples_leave_nothing_behind(network):
     """The second does not depend on the first, nor on weights of before."""
-    decoder = network((3, 3, 4), **colors(6)).double()
+    decoder = network((3, 3, 4), num_levels=6).double()
     noise = torch.rand(2, 3, 3, 4)
     first = decoder.sample(noise=noise)
     decoder.sample(num=5)
@@ -176,18 +182,20 @@ def test_two_samples_leave_nothing_behind(network, colors):
     assert torch.equal(again, plain_sample(decoder, None, noise))
 
 
-def test_known_sub_pixels_stay_and_the_rest_is_drawn_given_those_before(
-    network, colors, cond_shape, inputs
-):
-    """Each unknown sub-pixel is what its noise draws from the network's view of the result."""
-    decoder = network((3, 4, 5), cond_shape=cond_shape, **colors(6)).double()
-    x, h = inputs(decoder, 3)
+@pytest.mark.parametrize("colors", ["head", "logistic"], indirect=True)
+def test_known_sub_pixels_stay_and_the_rest_is_drawn_given_those_before(network, colors, inputs):
+    """Each unknown sub-pixel is what its noise draws from the network's view of the result.
+
+    Within a pixel, known channels reach the others through the head, or through the likelihood.
+    """
+    decoder = network((3, 4, 5), **colors(6)).double()
+    x, _ = inputs(decoder, 3)
     noise, mask = torch.rand(3, 3, 4, 5), torch.rand(3, 3, 4, 5) < 0.5
-    image = decoder.sample(h, num=3, noise=noise, known=(x, mask))
+    image = decoder.sample(num=3, noise=noise, known=(x, mask))
     assert torch.equal(image[mask], x[mask])
-    assert torch.equal(image, plain_sample(decoder, h, noise, known=(x, mask)))
+    assert torch.equal(image, plain_sample(decoder, None, noise, known=(x, mask)))
     with torch.no_grad():
-        params = decoder.params(image, h)
+        params = decoder.params(image, None)
     for channel in range(3):
         drawn = decoder.likelihood.sample(params, image, channel, noise[:, channel])
         free = ~mask[:, channel]
@@ -214,7 +222,7 @@ def test_what_is_known_changes_only_what_comes_after():
     assert not torch.equal(dark[..., after], bright[..., after])
 
 
-@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNN, DeconvDecoder])
+@pytest.mark.parametrize("kind", [GatedPixelCNN, DeconvDecoder])
 def test_a_sample_completed_from_its_own_top_is_itself(kind):
     decoder = kind((3, 5, 4), num_levels=8, hidden_channels=12)
     noise, mask = torch.rand(4, 3, 5, 4), torch.zeros(3, 5, 4, dtype=torch.bool)
@@ -258,6 +266,19 @@ def test_a_users_decoder_samples_by_the_plain_scan():
     assert torch.equal(drawn, image[:, 0].long())
 
 
+def test_independent_pixels_take_one_pass_of_the_network():
+    class Counted(DeconvDecoder):
+        passes = 0
+
+        def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+            self.passes += 1
+            return super().params(x, h)
+
+    decoder = Counted((3, 4, 5), num_levels=4, cond_shape=(2,), hidden_channels=4)
+    decoder.sample(torch.randn(3, 2))
+    assert decoder.passes == 1
+
+
 def test_a_scan_serves_any_chooser():
     """Coding is a chooser: told each sub-pixel of x, the scan gives log p(x) exactly."""
     decoder = GatedPixelCNN((3, 4, 4), num_levels=6, **SMALL).double().eval()
@@ -292,10 +313,9 @@ def test_progress_wraps_the_rows():
     assert rows == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNN])
-def test_caches_do_not_grow_with_the_height(kind):
+def test_caches_do_not_grow_with_the_height(network):
     def size(height: int) -> int:
-        decoder = kind((1, height, 6), num_levels=4, cond_shape=(3,), **SMALL)
+        decoder = network((1, height, 6), num_levels=4, cond_shape=(3,))
         with torch.no_grad():
             scan = decoder.scan(torch.zeros(2, 3), 2)
             return cache_bytes(scan)
