@@ -1,4 +1,4 @@
-"""Arguments of this package's functions: their types, shapes and values, refused in one form.
+"""Checks of arguments: types, shapes and values, refused in one form.
 
 Each message says what was expected, what came, and the cure.
 """
@@ -21,10 +21,10 @@ class NonFiniteError(ValueError):
 
 
 def readable(x: Tensor) -> bool:
-    """Whether the numbers of a tensor can be looked at.
+    """Return True if the numbers of a tensor can be read.
 
-    Not while a graph is made of what is done with it (compiling, exporting, tracing), within a
-    transform of `torch.func`, or where it only follows shapes (fake and meta tensors).
+    They cannot while a graph is built (compiling, exporting, tracing), within a transform of
+    `torch.func`, or where there are only shapes (fake and meta tensors).
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() or x.is_meta:
         return False
@@ -83,17 +83,17 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError unless the noise has the shape, and lies in [0, 1)."""
+    """Raise a ValueError unless the noise has the shape, and is in [0, 1)."""
     if tuple(noise.shape) != shape:
         raise ValueError(f"expected noise of shape {shape}, got {tuple(noise.shape)}")
     if not bool(((noise >= 0) & (noise < 1)).all()):
         raise ValueError(
-            "expected noise in [0, 1), got numbers outside or NaN: draw it by torch.rand"
+            "expected noise in [0, 1), got numbers outside or NaN: draw it with torch.rand"
         )
 
 
 def check_known(known: Any) -> None:
-    """Raise a TypeError unless what is known of images is two tensors."""
+    """Raise a TypeError unless `known` is two tensors, images and a mask."""
     is_pair = isinstance(known, (tuple, list)) and len(known) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in known):
         raise TypeError(
@@ -114,7 +114,7 @@ def check_known_shape(image: Tensor, mask: Tensor, shape: tuple[int, ...]) -> No
 
 
 def shown(value: Any) -> str:
-    """A value as messages show it: plain ones themselves, others by their type."""
+    """Return a value as messages show it: a plain one as it is, any other by its type."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, (tuple, list)) and 0 < len(value) <= 4:

@@ -1,4 +1,4 @@
-"""Is a decoder still the network that its cached scan computes?
+"""Detection of what a cached scan would ignore: hooks, adapters and exchanged layers.
 
 A cached scan reads the weights and does the layers' work itself; it never calls them. Whatever is
 attached to a layer from outside (a forward hook, pruning, an adapter such as LoRA in its place)
@@ -22,7 +22,7 @@ Structure = dict[str, tuple[type, dict[str, Any]]]
 
 
 def structure(decoder: nn.Module) -> Structure:
-    """The type of every submodule, by name, and the functions that it holds as attributes.
+    """Return the type of every submodule, by name, and the functions that it holds as attributes.
 
     A decoder with a cached scan keeps that of its construction as `built`.
     """
@@ -36,7 +36,7 @@ def structure(decoder: nn.Module) -> Structure:
 
 
 def attached(decoder: nn.Module, built: Structure | None) -> str | None:
-    """Name what a decoder's cached scan would pass over; None if there is nothing.
+    """Return the name of what a decoder's cached scan would ignore, or None.
 
     Args:
         decoder: the decoder.
@@ -61,14 +61,14 @@ def attached(decoder: nn.Module, built: Structure | None) -> str | None:
 
 
 def _parts(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every submodule and its name, without those of parametrizations."""
+    """Yield every submodule and its name, without those of parametrizations."""
     for name, part in decoder.named_modules():
         if name and "parametrizations" not in name.split("."):
             yield name, part
 
 
 def _depth(decoder: nn.Module, method: str) -> int:
-    """How far up its classes a method is defined: 0 the decoder's own, -1 on the object itself.
+    """Return how far up its classes a method is defined: 0 its own class, -1 the object itself.
 
     Where it is not defined at all, it is further up than any.
     """

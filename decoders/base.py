@@ -1,4 +1,4 @@
-"""The interface of every decoder."""
+"""Decoder: the interface of every decoder."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ ShowRows = Callable[[Iterable[int]], Iterable[int]]
 
 
 class Decoder(nn.Module, ABC):
-    """A normalised probability p(x | h) of an image x given a conditioning tensor h.
+    """A normalized probability p(x | h) of an image x given a conditioning tensor h.
 
     Attributes:
         image_shape: (C, H, W) of x.
         num_levels: the number L of integer levels of x, or None where x is continuous.
         cond_shape: the shape of one h: () for none, (K,) for a vector, (K, H', W') for a map.
-        check_values: whether levels are looked at for any outside 0..num_levels - 1. On a GPU that
-            waits for it at each call; `Decoder.check_values = False` spares it, for images known
-            to be right. (With 256 levels, and in a compiled model, there is nothing to spare.)
-        autoregressive: whether pixels are predicted from those before them in raster order, so
-            that there is a receptive field to measure and a drawing to watch. False where all are
-            drawn at once.
+        check_values: whether levels outside 0..num_levels - 1 are looked for. A GPU waits for that
+            at each call, which `Decoder.check_values = False` avoids for images known to be right.
+            (With 256 levels, and in a compiled model, nothing is looked for.)
+        autoregressive: whether pixels are predicted from those before them in raster order, so that
+            there is a receptive field to measure. False where all are drawn at once.
     """
 
     check_values: ClassVar[bool] = True
@@ -56,7 +55,7 @@ class Decoder(nn.Module, ABC):
         self.cond_shape = check_shape(cond_shape, "cond_shape (), (K,) or (K, H', W')", (0, 1, 3))
 
     def extra_repr(self) -> str:
-        """What a decoder's `repr` shows before its layers."""
+        """Return the line that a decoder's `repr` shows before its layers."""
         return (
             f"image_shape={self.image_shape}, num_levels={self.num_levels}, "
             f"cond_shape={self.cond_shape}"
@@ -64,14 +63,14 @@ class Decoder(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of x: uint8 levels up to 256, int64 above, floats where x is continuous."""
+        """Type of x: uint8 levels up to 256, int64 above, floats where x is continuous."""
         if self.num_levels is None:
             return next(self.parameters()).dtype
         return level_dtype(self.num_levels)
 
     @abstractmethod
     def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """log p(x | h) in nats, summed over each image.
+        """Return log p(x | h) in nats, summed over each image.
 
         Args:
             x: (B, C, H, W) integer levels, uint8.
@@ -100,7 +99,7 @@ class Decoder(nn.Module, ABC):
 
         Args:
             h: (B, *cond_shape), or None where `cond_shape` is ().
-            num: how many images, B; unless given, those of h, the noise, or `known`, else 1.
+            num: number of images, B. Unless given, that of h, the noise or `known`, else 1.
             temperature: sharpens below 1, flattens above 1; 0 takes each mode.
             generator: makes the noise; the same seed gives the same images.
             noise: (B, C, H, W) uniforms in [0, 1) that decide every draw, in place of a generator.
@@ -114,12 +113,12 @@ class Decoder(nn.Module, ABC):
         """
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """`log_prob`, so that a decoder wrapped for distributed training trains."""
+        """Return `log_prob`, so that a decoder wrapped for distributed training trains."""
         return self.log_prob(x, h)
 
     def check_image(self, x: Tensor) -> None:
         """Raise a ValueError unless x is a batch of this decoder's images."""
-        check_tensor(x, "images", "convert them by torch.as_tensor")
+        check_tensor(x, "images", "convert them with torch.as_tensor")
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"expected images of shape (B, {', '.join(map(str, self.image_shape))}), "
@@ -141,11 +140,11 @@ class Decoder(nn.Module, ABC):
             if low < 0 or high >= self.num_levels:
                 raise ValueError(
                     f"expected levels 0..{self.num_levels - 1}, got {low}..{high}: "
-                    "quantise the images, or build the decoder with more num_levels"
+                    "quantize the images, or build the decoder with more num_levels"
                 )
 
     def check_cond(self, h: Tensor | None, batch: int | None = None) -> None:
-        """Raise a ValueError unless h is what `cond_shape` says, for that many images."""
+        """Raise a ValueError unless h has the shape `cond_shape`, for `batch` images."""
         if h is None:
             if self.cond_shape:
                 raise ValueError(f"expected h of shape (B, {_join(self.cond_shape)}), got none")
@@ -176,10 +175,10 @@ class Decoder(nn.Module, ABC):
         noise: Tensor | None,
         known: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Check the arguments of `sample`, and give the noise and the known part in full."""
+        """Check the arguments of `sample`, and return the noise and the known part in full."""
         self.check_cond(h)
         if noise is not None:
-            check_tensor(noise, "noise", "draw it by torch.rand")
+            check_tensor(noise, "noise", "draw it with torch.rand")
         if known is not None:
             check_known(known)
         if num is None:

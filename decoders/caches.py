@@ -1,7 +1,7 @@
 """Parts of the cached scans of convolutional networks: every activation is computed once.
 
-What lies above a row is known before the row begins, so that part is computed a row at a time
-(`RowCache`, `ShiftedRows`). What lies to the left is a window of the current row, one matrix
+The rows above a row are known before it begins, so that their part is computed a row at a time
+(`RowCache`, `ShiftedRows`). The pixels to the left are a window of the current row, one matrix
 product for each sub-pixel and layer (`LeftWindow`, `ShiftedCells`). Each layer keeps only the rows
 that its kernel reaches.
 
@@ -35,7 +35,7 @@ class RowConv:
         self.matrix = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (R * k * in, out)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(B, in, R, W') -> (B, out, 1, W), channels last."""
+        """Convolve rows (B, in, R, W') to one row (B, out, 1, W), channels last."""
         batch, width = rows.shape[0], rows.shape[3] - self.weight.shape[3] + 1
         if batch * width > SMALL_ROWS:
             return F.conv2d(rows, self.weight, self.bias)
@@ -49,7 +49,7 @@ class RowConv:
 
 
 class RowCache:
-    """Computes an `AboveConv2d` one row at a time, from the rows its kernel reaches."""
+    """An `AboveConv2d` computed one row at a time, from the rows that its kernel reaches."""
 
     def __init__(self, conv: AboveConv2d, batch: int, width: int):
         self.conv = RowConv(conv.weight, conv.bias)
@@ -65,14 +65,14 @@ class RowCache:
         self.rows[:, :, -1:, self.reach : self.rows.shape[3] - self.reach] = row
 
     def output(self) -> Tensor:
-        """The output row, (B, out, 1, W), that the pushed rows give."""
+        """Return the output row, (B, out, 1, W), of the rows pushed so far."""
         return self.conv(self.rows)
 
 
 class LeftWindow:
-    """Computes a `LeftConv2d` one column and one channel group at a time, in preallocated rows.
+    """A `LeftConv2d` computed one column and one channel group at a time, in preallocated rows.
 
-    The current row of the input lies in a buffer (B, left + W, in) whose first columns are the
+    The current row of the input is in a buffer (B, left + W, in) whose first columns are the
     zeros of the padding, so that the window a kernel sees is one strided matrix, without a copy,
     and only what a group may see is multiplied.
 
@@ -99,7 +99,7 @@ class LeftWindow:
         self.left = left
         self.buffer = weight.new_zeros(batch, left + width, channels)
         seen = [
-            left * channels + (self._own(conv, in_bounds, group) if conv.sees_centre else 0)
+            left * channels + (self._own(conv, in_bounds, group) if conv.sees_center else 0)
             for group in range(len(out_bounds) - 1)
         ]
         self.weights = [
@@ -121,14 +121,14 @@ class LeftWindow:
 
     @staticmethod
     def _own(conv: LeftConv2d, in_bounds: list[int], group: int) -> int:
-        """How many input channels of its own pixel a group sees: those of the groups before."""
+        """Return the number of input channels of its own pixel that a group sees."""
         if len(in_bounds) == 2:  # all channels at once, ordered by the zeros of the mask
             return in_bounds[1]
         return in_bounds[group if conv.mask_type == "A" else group + 1]
 
 
 class ShiftedRows:
-    """The rows that a `ShiftedConv2d` sees, and its output row."""
+    """Rows that a `ShiftedConv2d` sees, and its output row."""
 
     def __init__(self, conv: ShiftedConv2d, num: int, width: int):
         left, right, above, _ = conv.margins
@@ -146,14 +146,14 @@ class ShiftedRows:
         self.own.copy_(row)
 
     def output(self) -> Tensor:
-        """The row of the output, (B, out, 1, W / stride)."""
+        """Return the row of the output, (B, out, 1, W / stride)."""
         return F.conv2d(self.rows, self.weight, self.bias, stride=self.stride)
 
 
 class ShiftedCells:
     """A `ShiftedConv2d` of kernel (2, 2) that sees to the left, computed a cell at a time.
 
-    The row of the input lies in a buffer (B, 1 + W, in): until a cell is written it holds that of
+    The row of the input is in a buffer (B, 1 + W, in): until a cell is written it holds that of
     the row above.
     """
 
@@ -170,27 +170,27 @@ class ShiftedCells:
         self.pre = weight.new_zeros(num, width // self.step, weight.shape[0])
 
     def begin_row(self) -> None:
-        """Compute what the row above gives, for the whole row."""
+        """Compute the part of the row above, for the whole row."""
         seen = windows(self.buffer, 2)[:, :: self.step]
         self.pre.copy_(seen @ self.row_above).add_(self.bias)
 
     def slot(self, col: int) -> Tensor:
-        """The place of a cell of the input, (B, in)."""
+        """Return the place of a cell of the input, (B, in)."""
         return self.buffer[:, 1 + col]
 
     def output(self, col: int) -> Tensor:
-        """A cell of the output, (B, out), whose input is complete; in place."""
+        """Return a cell of the output, (B, out), whose input is complete; in place."""
         seen = window(self.buffer, self.step * col, 2)
         return self.pre[:, col].addmm_(seen, self.row_own)
 
 
 def kernel_matrix(weight: Tensor) -> Tensor:
-    """One row of a kernel (out, in, k) as the matrix (k · in, out) for a window."""
+    """Return one row of a kernel (out, in, k) as the matrix (k · in, out) for a window."""
     return weight.permute(2, 1, 0).flatten(0, 1).contiguous()
 
 
 def window(buffer: Tensor, start: int, size: int) -> Tensor:
-    """`size` neighbouring cells of a buffer (B, W', in) as one vector, (B, size · in)."""
+    """Return `size` neighboring cells of a buffer (B, W', in) as one vector, (B, size · in)."""
     return buffer.as_strided(
         (len(buffer), size * buffer.shape[2]),
         (buffer.stride(0), 1),
@@ -199,7 +199,7 @@ def window(buffer: Tensor, start: int, size: int) -> Tensor:
 
 
 def windows(buffer: Tensor, size: int) -> Tensor:
-    """Every `_window` of a buffer, (B, W' - size + 1, size · in), without a copy."""
+    """Return every `window` of a buffer, (B, W' - size + 1, size · in), without a copy."""
     num, width, channels = buffer.shape
     return buffer.as_strided(
         (num, width - size + 1, size * channels), (buffer.stride(0), channels, 1)

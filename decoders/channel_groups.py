@@ -1,4 +1,4 @@
-"""The order of the channels within one pixel, by masked groups of feature channels.
+"""Order of the channels within one pixel, by masked groups of feature channels.
 
 The feature channels are split into contiguous groups, and group g may see group g' of the same
 pixel where g' < g (mask type A, for the image itself) or g' <= g (mask type B, for features). One
@@ -18,7 +18,7 @@ MaskType = Literal["A", "B"]
 
 
 def group_bounds(channels: int, groups: int) -> list[int]:
-    """Where each of the `groups` contiguous channel groups begins, and the end of the last.
+    """Return the start of each of `groups` contiguous channel groups, and the end of the last.
 
     >>> group_bounds(64, 3)
     [0, 21, 43, 64]
@@ -32,7 +32,7 @@ def group_bounds(channels: int, groups: int) -> list[int]:
 
 
 def group_ids(channels: int, groups: int, repeats: int = 1) -> list[int]:
-    """The group of each of repeats * channels channels, for `repeats` stacked copies.
+    """Return the group of each of repeats * channels channels, for `repeats` stacked copies.
 
     A gated layer has two copies: its tanh half and its sigmoid half.
 
@@ -44,11 +44,11 @@ def group_ids(channels: int, groups: int, repeats: int = 1) -> list[int]:
 
 
 class GroupMask:
-    """Which input channels of the same pixel each output channel of a layer may see.
+    """A mask of the input channels of its own pixel that each output channel may see.
 
     Made of integers, where and when a weight is multiplied by it, and kept for the next time. It
-    is no buffer: nothing that builds a module without numbers (the meta device, `to_empty`), loads
-    it or copies it can lose or change it.
+    is not a buffer: nothing that builds a module without numbers (the meta device, `to_empty`),
+    loads it or copies it can lose or change it.
 
     Args:
         out_ids: the group of each output channel.
@@ -76,11 +76,11 @@ class GroupMask:
         self._made: dict[torch.device, Tensor] = {}
 
     def apply(self, weight: Tensor) -> Tensor:
-        """A kernel (out, in, 1, left + 1) with what may not be seen set to zero."""
+        """Return a kernel (out, in, 1, left + 1), zero where nothing may be seen."""
         return weight * self.seen(weight)
 
     def seen(self, weight: Tensor) -> Tensor:
-        """The mask (out, in, 1, left + 1) of bool, where the weight is; it fits any type."""
+        """Return the mask (out, in, 1, left + 1) of bool, on the weight's device."""
         device = weight.device
         # Compiled, it is a few comparisons, fused into the product. Tensors that stand for others
         # (fake, distributed) want one of their own kind.
@@ -105,7 +105,7 @@ class GroupMask:
 
 
 def _on(ids: tuple[int, ...], device: torch.device) -> Tensor:
-    """Integers as a tensor, put together on the device: nothing is copied there to wait for."""
+    """Return integers as a tensor made on the device, so that there is no copy to wait for."""
     position = torch.arange(len(ids), device=device)
     out = torch.full_like(position, ids[0])
     for start, (a, b) in enumerate(pairwise(ids), start=1):

@@ -1,4 +1,4 @@
-"""Is the mask right? Causality and receptive field of any autoregressive decoder.
+"""Proof of the masks: causality and receptive field of any `FactorizedDecoder`.
 
 A mask proven by its shape proves nothing: what counts is which sub-pixels of x the distribution of
 each sub-pixel depends on. Levels have no gradient, so each is changed in turn and the distributions
@@ -24,7 +24,7 @@ BATCH = 64
 
 
 class SubPixel(NamedTuple):
-    """The place of a sub-pixel; tuples compare in raster order."""
+    """Place of a sub-pixel; tuples compare in raster order."""
 
     row: int
     col: int
@@ -39,7 +39,7 @@ def dependence(
     trials: int = 2,
     seed: int = 0,
 ) -> Tensor:
-    """Which sub-pixels of x the distribution of each target sub-pixel depends on.
+    """Measure how much the distribution of each target sub-pixel depends on each sub-pixel of x.
 
     Each sub-pixel of random images is changed in turn, and the distribution of every target
     compared, bit for bit, in float64 and evaluation mode.
@@ -106,7 +106,7 @@ def check_causality(decoder: Decoder, h: Tensor | None = None) -> None:
 def receptive_field(
     decoder: Decoder, target: SubPixel | tuple[int, int, int] | None = None
 ) -> Tensor:
-    """Which sub-pixels the distribution of one of them depends on.
+    """Return the sub-pixels that the distribution of one of them depends on.
 
     Args:
         decoder: any `FactorizedDecoder`.
@@ -146,7 +146,7 @@ def sensitivity(
     *,
     pixel: tuple[int, int] | None = None,
 ) -> Tensor:
-    """How strongly the log-probability of one pixel depends on each pixel of the image.
+    """Measure how strongly the log-probability of one pixel depends on each pixel of the image.
 
     The norm of its gradient with respect to what the pixels enter the network as, averaged over
     images: the effective receptive field, often much smaller than what `receptive_field` finds,
@@ -198,12 +198,12 @@ def sensitivity(
 
 
 def pixel_embedding(decoder: nn.Module) -> PixelEmbedding | None:
-    """Where a decoder's pixels enter it, which `sensitivity` needs; None if that is unknown."""
+    """Return the module through which pixels enter a decoder, for `sensitivity`, or None."""
     return next((part for part in decoder.modules() if isinstance(part, PixelEmbedding)), None)
 
 
 def show_field(field: Tensor, target: tuple[int, int, int]) -> str:
-    """A receptive field (H, W, C) as text: '#' seen, '.' not, '@' the target."""
+    """Return a receptive field (H, W, C) as text: '#' seen, '.' not, '@' the target."""
     rows = []
     for i, row in enumerate(field.any(dim=-1).tolist()):
         marks = ["#" if seen else "." for seen in row]
@@ -220,7 +220,7 @@ def _changes(
     places: list[SubPixel],
     targets: list[SubPixel],
 ) -> Tensor:
-    """(places, targets): how much changing each place of x changes each target's distribution."""
+    """Return (places, targets): the change of each target's distribution with each place of x."""
     many = None if h is None else h.expand(BATCH, *h.shape[1:])
     # All batches have one shape, so that what doesn't depend is equal to the last bit.
     before = _distributions(decoder, x.repeat(BATCH, 1, 1, 1), many, targets)
@@ -240,7 +240,7 @@ def _changes(
 def _distributions(
     decoder: FactorizedDecoder, x: Tensor, h: Tensor | None, targets: list[SubPixel]
 ) -> Tensor:
-    """The distribution of each target as N numbers to compare, (B, targets, N)."""
+    """Return the distribution of each target as N numbers to compare, (B, targets, N)."""
     params = decoder.params(x, h)
     check_defined(decoder.likelihood.defined(params))
     rows = torch.tensor([t.row for t in targets])
@@ -261,7 +261,7 @@ _QUANTILES = (0.1, 0.5, 0.9)
 
 
 def _distribution(likelihood: Likelihood, params: Tensor, x: Tensor, channel: int) -> Tensor:
-    """One channel's log-probabilities of all levels, or its quantiles where it is continuous."""
+    """Return the log-probabilities of one channel's levels, or quantiles of continuous values."""
     if isinstance(likelihood, Discrete):
         return likelihood.level_log_probs(params, x, channel)
     drawn = [
@@ -279,7 +279,7 @@ def _random_image(decoder: FactorizedDecoder, generator: torch.Generator) -> Ten
 
 
 def _another(decoder: FactorizedDecoder, value: Tensor) -> Tensor:
-    """A value other than this one: half-way round the levels."""
+    """Return another value: half-way around the levels."""
     if decoder.num_levels is None:
         return value + 1
     return ((value.long() + max(1, decoder.num_levels // 2)) % decoder.num_levels).to(value.dtype)

@@ -8,7 +8,7 @@ A coder spends -log2 p bits on a sub-pixel of probability p, so that a file is a
 images' negative log-likelihood. Encoder and decoder must see the same p to the last bit that
 counts, hence both compute it by the same scan of the same batch shape: the parameters that a whole
 image at once (teacher forcing) yields differ from the scan's in their last digits, and a decoder
-can't have them. The last batch is therefore filled up with zero images, which are not coded.
+can't have them. The last batch is therefore padded with zero images, which are not coded.
 
 Source of the coders: Bamler: Understanding Entropy Coding With Asymmetric Numeral Systems (ANS): a
 Statistician's Perspective (2022), https://arxiv.org/abs/2201.01741; package `constriction`.
@@ -61,12 +61,12 @@ def encode(
         x: (B, C, H, W) levels.
         coder: a `RangeEncoder`.
         h: (B, *cond_shape), the very numbers that decoding will be given, or None.
-        batch: how many images the scan holds, at least B; decode with the same. B unless given.
+        batch: number of images in the scan, at least B; decode with the same. B unless given.
         progress: wraps the loop over rows.
 
     Raises:
         ValueError: x or h doesn't fit the decoder; a CodingError where it yields NaN.
-        TypeError: the decoder's x is continuous, or it is no decoder known here.
+        TypeError: the decoder's x is continuous, or the decoder is not a `FactorizedDecoder`.
 
     >>> from decoders import GatedPixelCNN
     >>> decoder = GatedPixelCNN((1, 4, 4), num_levels=4, num_layers=1, hidden_channels=8)
@@ -90,11 +90,11 @@ def decode(
     batch: int | None = None,
     progress: ShowRows | None = None,
 ) -> Tensor:
-    """Read images from a `RangeDecoder`, or pop them from an `AnsCoder`; `encode` reversed.
+    """Read images from a `RangeDecoder`, or pop them from an `AnsCoder`; the inverse of `encode`.
 
     Args:
         decoder: as in encoding.
-        num: how many images, B.
+        num: number of images, B.
         coder: a `RangeDecoder`, or an `AnsCoder` that `push` filled.
         h: as in encoding.
         batch: as in encoding.
@@ -119,7 +119,7 @@ def push(
     batch: int | None = None,
     progress: ShowRows | None = None,
 ) -> None:
-    """Push images on an `AnsCoder`, a stack: the last sub-pixel first, so that `decode` pops them.
+    """Push images onto an `AnsCoder`, a stack: the last sub-pixel first, for `decode` to pop.
 
     It holds the probabilities of all levels of all sub-pixels of the batch, 8 bytes each.
     Arguments as in `encode`.
@@ -133,11 +133,11 @@ def push(
 
 
 class CodingError(ValueError):
-    """Bits that no image of this decoder gives, or a decoder that gives no probabilities."""
+    """Bits that were not written by this decoder, or a decoder that yields NaN."""
 
 
 class _Tape:
-    """Takes what an encoder is given, to be coded later."""
+    """A coder that keeps symbols and tables, to be coded later."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[np.ndarray, np.ndarray]] = []
@@ -147,7 +147,7 @@ class _Tape:
 
 
 class _Encode(Chooser):
-    """Chooses the values of the images, and codes them."""
+    """A chooser that takes the values of the images, and codes them."""
 
     def __init__(self, likelihood: Discrete, x: Tensor, coder: Any):
         self.likelihood, self.coder = likelihood, coder
@@ -164,7 +164,7 @@ class _Encode(Chooser):
 
 
 class _Decode(Chooser):
-    """Chooses the values that the bits say."""
+    """A chooser that reads the values from the bits."""
 
     def __init__(self, likelihood: Discrete, num: int, coder: Any):
         self.likelihood, self.num, self.coder = likelihood, num, coder
@@ -184,7 +184,7 @@ class _Decode(Chooser):
 def _table(
     likelihood: Discrete, params: Tensor, pixel: Tensor, channel: int, num: int
 ) -> np.ndarray:
-    """The probabilities (num, L) of one channel of the first `num` pixels, float64."""
+    """Return the probabilities (num, L) of one channel of the first `num` pixels, float64."""
     log_probs = likelihood.level_log_probs(params.double(), pixel, channel)
     table = torch.exp(log_probs[:num]).clamp_min(SMALLEST).numpy()
     if not np.isfinite(table).all():
@@ -193,7 +193,7 @@ def _table(
 
 
 def _filled(values: Tensor, batch: int) -> Tensor:
-    """Values (n, …) followed by zeros up to (batch, …)."""
+    """Return values (n, …) followed by zeros up to (batch, …)."""
     if len(values) == batch:
         return values
     return torch.cat([values, values.new_zeros(batch - len(values), *values.shape[1:])])
@@ -208,7 +208,7 @@ def _scan(
     num: int,
     progress: ShowRows | None,
 ) -> Tensor:
-    """The one path by which images are coded and decoded; returns the first `num`."""
+    """Code or decode images by one path, and return the first `num`."""
     if not 1 <= num <= batch:
         raise ValueError(f"expected 1 to {batch} images in a batch of {batch}, got {num}")
     if next(decoder.parameters()).device.type != "cpu":

@@ -1,4 +1,4 @@
-"""How a conditioning tensor h reaches the layers of a decoder: as a bias of each."""
+"""Conditioning: the tensor h as a bias of each layer of a decoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Resize = Literal["nearest", "bilinear"]
 
 
 class Conditioning(nn.Module):
-    """Adds a learned linear map of h to the features of one layer.
+    """A learned linear map of h, added to the features of one layer.
 
     A vector h (B, K) adds the same bias everywhere; a map h (B, K, H, W) adds one for each place,
     through an unmasked 1×1 convolution. Without conditioning nothing is built and nothing is added.
@@ -29,7 +29,7 @@ class Conditioning(nn.Module):
         self.project = nn.Conv2d(cond_shape[0], channels, 1, bias=False) if cond_shape else None
 
     def bias(self, h: Tensor | None) -> Tensor | None:
-        """The bias (B, channels, 1, 1) or (B, channels, H, W), or None where there is none."""
+        """Return the bias (B, channels, 1, 1) or (B, channels, H, W), or None."""
         if self.project is None or h is None:
             return None
         return self.project(h[:, :, None, None] if h.dim() == 2 else h)
@@ -46,7 +46,7 @@ def check_resize(resize: str) -> None:
 
 
 def fit_map(h: Tensor | None, size: tuple[int, int], resize: Resize) -> Tensor | None:
-    """A conditioning map resized to the image's (H, W); a vector, or None, passes unchanged.
+    """Resize a conditioning map to the image's (H, W). A vector, or None, passes unchanged.
 
     Class ids and keypoints must not be blended: "nearest" repeats, "bilinear" interpolates.
     """
@@ -62,7 +62,7 @@ def fit_map(h: Tensor | None, size: tuple[int, int], resize: Resize) -> Tensor |
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same numbers in the layout that convolutions are fastest in.
+    """Return the same numbers in the layout in which convolutions are fastest.
 
     `torch.func.vmap` knows no such layout: there they stay as they are.
     """

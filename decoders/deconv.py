@@ -13,21 +13,21 @@ from decoders.likelihoods import Likelihood, resolve_likelihood
 
 
 class DeconvDecoder(FactorizedDecoder):
-    """The baseline that autoregressive decoders replace: deconvolutions, independent pixels.
+    """Deconvolutions with independent pixels: the baseline that autoregressive decoders replace.
 
     ::
 
         h ── linear ── (ReLU ── 2× transposed convolution) × n ── crop ── parameters
 
-    p(x | h) is the product over pixels, so that whatever structure x has must come through h. It is
-    normalised like any other decoder, and its bits/dim compare.
+    p(x | h) is the product over pixels, so that all structure of x must come through h. It is
+    normalized like any other decoder, and its bits/dim compare.
 
     Args:
         image_shape: (C, H, W).
-        num_levels: integer levels of x; 256 unless given, or those of `likelihood`.
-        cond_shape: (K,) or (K, H', W'); () gives each pixel a distribution of its own, learned.
-        hidden_channels: features of the last layer; earlier ones have twice as many.
-        likelihood: the head, a `Categorical` unless given.
+        num_levels: Integer levels of x. Unless given, those of the likelihood, or 256.
+        cond_shape: Shape of one h, (K,) or (K, H', W'); () learns a distribution for each pixel.
+        hidden_channels: Features of the last layer; earlier ones have twice as many.
+        likelihood: Distribution of a pixel, a `Categorical` unless given.
 
     Source: Kingma, Welling: Auto-Encoding Variational Bayes (2013),
     https://arxiv.org/abs/1312.6114; Masci, Meier, Cireșan, Schmidhuber: Stacked Convolutional
@@ -72,7 +72,7 @@ class DeconvDecoder(FactorizedDecoder):
                 nn.init.normal_(part.weight, std=(2 / (part.in_channels * 4)) ** 0.5)
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W), the same for any x."""
+        """Return the likelihood's parameters (B, P, H, W), the same for any x."""
         if h is None:
             return self.constant.expand(len(x), *self.constant.shape)
         _, height, width = self.image_shape
@@ -80,7 +80,7 @@ class DeconvDecoder(FactorizedDecoder):
 
 
 class _Start(nn.Module):
-    """h as a small map: a vector through a linear layer, a map through a 1×1 and a resize."""
+    """First layer, h to a small map: a vector by a linear layer, a map by a 1×1 and a resize."""
 
     def __init__(self, cond_shape: tuple[int, ...], channels: int, size: tuple[int, int]):
         super().__init__()

@@ -67,7 +67,7 @@ class FactorizedDecoder(Decoder):
 
     @abstractmethod
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters of every pixel, (B, P, H, W).
+        """Return the likelihood's parameters of every pixel, (B, P, H, W).
 
         Those of a sub-pixel must depend on earlier sub-pixels of x alone, in the order (row,
         column, channel); `decoders.checks.check_causality` proves it. Where the decoder is not
@@ -75,19 +75,19 @@ class FactorizedDecoder(Decoder):
         """
 
     def log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
+        """Return log p(x | h) in nats, (B,) float32; see `Decoder.log_prob`."""
         return self.elementwise_log_prob(x, h).flatten(1).sum(dim=1)
 
     def elementwise_log_prob(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """log p of each sub-pixel given those before it, and h, in nats, (B, C, H, W)."""
+        """Return log p of each sub-pixel given those before it, in nats, (B, C, H, W)."""
         self.check_image(x)
         self.check_cond(h, x.shape[0])
         return self.likelihood.log_prob(self.params(x, h), x)
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
-        """One pass over `num` images in raster order that calls `params`, unless overridden.
+        """Return a pass over `num` images in raster order; unless overridden, it calls `params`.
 
-        It calls them once where pixels are independent given h, else for each sub-pixel.
+        It does so once where pixels are independent given h, else for each sub-pixel.
         """
         if self.autoregressive:
             return PlainScan(self, h, num)
@@ -101,7 +101,7 @@ class FactorizedDecoder(Decoder):
         self.built = structure(self)
 
     def begin_scan(self, h: Tensor | None, num: int) -> Scan:
-        """The pass that sampling and coding take: `scan`, or the plain one with a warning.
+        """Return the pass that samples and codes: `scan`, or the plain one with a warning.
 
         A cached scan knows the layers that the decoder was built of. Where a hook, an adapter or
         another layer is attached, or `params` is overridden, only calling the network is right.

@@ -1,4 +1,4 @@
-"""The layer that a `GatedPixelCNN` is a stack of."""
+"""GatedLayer: one layer of a `GatedPixelCNN`."""
 
 from __future__ import annotations
 

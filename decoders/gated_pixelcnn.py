@@ -15,7 +15,7 @@ from decoders.scan import Scan
 
 
 class GatedPixelCNN(PixelNetwork):
-    """The Gated PixelCNN, a strong autoregressive decoder with an exact likelihood.
+    """A Gated PixelCNN, a strong autoregressive decoder with an exact likelihood.
 
     ::
 
@@ -26,7 +26,7 @@ class GatedPixelCNN(PixelNetwork):
         h ── a bias in every layer              ReLU 1×1 ReLU 1×1 ── parameters of each sub-pixel
 
     The vertical stack is shifted once, at its first layer, which sees strictly earlier rows; later
-    layers include the row at hand, so that no pixel above is out of reach of the stack's cone.
+    layers include the current row, so that no pixel above is out of reach: no blind spot.
 
     Args:
         image_shape: (C, H, W).
@@ -81,7 +81,7 @@ class GatedPixelCNN(PixelNetwork):
         self.add_head()
 
     def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
-        """The summed skips of all layers; see `PixelNetwork.trunk`."""
+        """Return the summed skips of all layers; see `PixelNetwork.trunk`."""
         vertical = horizontal = embedded
         skips = []
         for layer in self.layers:
@@ -91,7 +91,7 @@ class GatedPixelCNN(PixelNetwork):
         return sum(skips[1:], skips[0])
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
-        """One pass in raster order that computes each activation once."""
+        """Return a pass in raster order that computes each activation once."""
         h = self.fit(h)
         layers = cast("list[GatedLayer]", list(self.layers))
         trunk = GatedTrunkScan(layers, h, num, self.image_shape[2])

@@ -1,4 +1,4 @@
-"""The cached scan of a `GatedPixelCNN`: each activation is computed once."""
+"""Cached scan of a `GatedPixelCNN`: each activation is computed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decoders.network_scan import TrunkScan
 
 
 class GatedTrunkScan(TrunkScan):
-    """The two stacks in raster order.
+    """Both stacks in raster order.
 
     When a row begins, the vertical stack advances by that row in every layer, and leaves each
     layer's bias for the horizontal one. Then each sub-pixel takes a few small matrix products for
@@ -65,10 +65,10 @@ class GatedTrunkScan(TrunkScan):
 
 
 class _Move(NamedTuple):
-    """What one layer does for one channel group of one pixel, on views into the scan's buffers."""
+    """Work of one layer for one channel group of one pixel, on views into the scan's buffers."""
 
     pre: Tensor  # (B, halves * f): what the vertical stack and h give; then, before the activation
-    window: Tensor  # (B, seen): what lies to the left, and of the pixel itself
+    window: Tensor  # (B, seen): the pixels to the left, and the pixel itself
     weight: Tensor  # (seen, halves * f)
     tanh: Tensor | None  # (B, f): its tanh half; None where there are no gates
     gated: Tensor  # (B, f): after it
@@ -96,7 +96,7 @@ class _Move(NamedTuple):
 class _LayerScan:
     """One `GatedLayer` within a scan: a row of the vertical stack, a group of the horizontal one.
 
-    Output channels are reordered so that a channel group lies together: its tanh half, then its
+    Output channels are reordered so that a channel group is contiguous: its tanh half, then its
     sigmoid half.
     """
 
@@ -126,18 +126,18 @@ class _LayerScan:
             self.out_weights = [out[a:b, :b].t().contiguous() for a, b in pairwise(self.bounds)]
 
     def place(self, gated: Tensor) -> None:
-        """Take the (B, F) slice in which this layer's gated features are to stand."""
+        """Take the (B, F) slice that this layer's gated features are written to."""
         self.gated = [gated[:, a:b] for a, b in pairwise(self.bounds)]
         self.seen = [gated[:, :b] for b in self.bounds[1:]]
 
     def begin_row(self, row: int) -> Tensor:
-        """The row of the vertical stack: keep its part of the horizontal one, return its output."""
+        """Compute the row of the vertical stack, keep its part of the horizontal one, return it."""
         v = _add_row(self.rows.output(), self.above_bias, row)
         self.pre.copy_(_add_row(self.link(v), self.left_bias, row)[:, :, 0].transpose(1, 2))
         return self.layer.activate(v)
 
     def move(self, col: int, group: int, after: _LayerScan | None) -> _Move:
-        """What is to be done for one channel group of the pixels in one column."""
+        """Return the work for one channel group of the pixels in one column."""
         begin, end = self.wide_bounds[group : group + 2]
         window, pre = self.window, self.pre[:, col, begin:end]
         out_weight, slot = None, None
@@ -157,14 +157,14 @@ class _LayerScan:
 
 
 def _skip_weight(layer: GatedLayer) -> Tensor:
-    """The (F, F) matrix by which a layer's gated features reach the head; zeros without a skip."""
+    """Return the (F, F) matrix from a layer's gated features to the head; zeros without a skip."""
     if layer.skip is None:
         return layer.left.weight.new_zeros(layer.channels, layer.channels)
     return layer.skip.causal_weight()[:, :, 0, 0]
 
 
 def _add_row(x: Tensor, bias: Tensor | None, row: int) -> Tensor:
-    """x (B, F, 1, W) plus a bias (B, F, 1, 1), or row `row` of one (B, F, H, W)."""
+    """Return x (B, F, 1, W) plus a bias (B, F, 1, 1), or row `row` of one (B, F, H, W)."""
     if bias is None:
         return x
     return x + (bias if bias.shape[2] == 1 else bias[:, :, row : row + 1])

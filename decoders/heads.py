@@ -1,4 +1,4 @@
-"""What stands between the network's features and the likelihood's parameters, and before both."""
+"""Embedding of pixels, and the head from features to the likelihood's parameters."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def resolve_color_order(
 
 
 def level_waves(num_levels: int, count: int) -> Tensor:
-    """Cosines over the levels, from half a wave up: (levels, at most `count`), orthogonal.
+    """Return cosines over the levels, from half a wave up: (levels, at most `count`), orthogonal.
 
     Each has mean 0 and mean square 1; there are no more than `num_levels` - 1 of them.
 
@@ -101,7 +101,7 @@ class PixelEmbedding(nn.Module):
         return x.to(dtype) * (2 / (self.num_levels - 1)) - 1
 
     def channel(self, values: Tensor, channel: int, dtype: torch.dtype) -> Tensor:
-        """The embedding (B, D) of one channel's values (B,)."""
+        """Return the embedding (B, D) of one channel's values (B,)."""
         if self.table is not None:
             assert self.num_levels is not None
             return self.table(values.long() + channel * self.num_levels)
@@ -113,7 +113,7 @@ class PixelEmbedding(nn.Module):
 class PixelHead(nn.Module):
     """ReLU, 1×1, ReLU, 1×1: a pixel's features to the likelihood's parameters.
 
-    The order of the colours R→G→B comes in by one of three ways:
+    The order of the colors R→G→B comes in one of three ways:
 
     - "groups": the features are in channel groups already, and the head keeps their order;
     - "head": the features know earlier pixels only, and here, in a small network for each pixel,
@@ -218,7 +218,7 @@ class HeadScan:
         self.output_bias.begin_row(row)
 
     def step(self, features: Tensor, embedded: Tensor, col: int, group: int) -> Tensor:
-        """The parameters (B, P), of which those of `group` and before are right.
+        """Return the parameters (B, P), right for `group` and those before.
 
         Args:
             features: (B, F) after the ReLU, right up to `group` where they are in groups.
@@ -258,6 +258,6 @@ class _RowBias:
             self.row.copy_(self.rows[row])
 
     def at(self, col: int, span: tuple[int, int]) -> Tensor:
-        """The part for some of the features of one pixel, (f,) or (B, f)."""
+        """Return the part for some of the features of one pixel, (f,) or (B, f)."""
         row = self.row if self.rows is None else self.row[col]
         return row[..., span[0] : span[1]]

@@ -1,8 +1,8 @@
-"""Causal convolutions and activations, the parts every autoregressive decoder is made of.
+"""Causal convolutions and activations, the parts of every autoregressive network.
 
 Sub-pixels are ordered by (row, column, channel). A kernel that may only see earlier ones is cut in
-two: `AboveConv2d` sees the rows above at full width, `LeftConv2d` what lies to the left in the row
-at hand. Cropping the kernels, rather than multiplying them by zeros, does only useful work.
+two: `AboveConv2d` sees the rows above at full width, `LeftConv2d` the pixels to the left in the
+current row. Cropping the kernels, rather than multiplying them by zeros, does only useful work.
 
 Within one pixel, channels are ordered by groups, see `decoders.channel_groups`.
 """
@@ -27,7 +27,7 @@ class AboveConv2d(nn.Conv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: the odd size k of the square kernel that this is the upper part of.
-        current_row: whether the row at hand is seen as well (for features that already lie
+        current_row: whether the current row is seen as well (for features that are already
             strictly above), k // 2 + 1 rows in place of k // 2.
         bias: whether a bias is added.
 
@@ -64,7 +64,7 @@ class AboveConv2d(nn.Conv2d):
 
 
 class LeftConv2d(nn.Conv2d):
-    """A convolution over what lies to the left in the row, and over earlier groups of the pixel.
+    """A convolution over the pixels to the left in the row, and over earlier groups of the pixel.
 
     Args:
         in_ids: the group of each input channel.
@@ -89,22 +89,22 @@ class LeftConv2d(nn.Conv2d):
         left = check_kernel_size(kernel_size) // 2
         mask = GroupMask(out_ids, in_ids, mask_type, left)
         self.mask_type: MaskType = mask_type
-        self.left, self.sees_centre = left, not mask.hides_all
-        if left + self.sees_centre == 0:
+        self.left, self.sees_center = left, not mask.hides_all
+        if left + self.sees_center == 0:
             raise ValueError(
                 "expected kernel_size >= 3 for a first layer that may not see its own pixel, got 1"
             )
-        width = left + self.sees_centre
+        width = left + self.sees_center
         super().__init__(len(in_ids), len(out_ids), (1, width))
-        self.mask = mask if self.sees_centre and not mask.shows_all else None
+        self.mask = mask if self.sees_center and not mask.shows_all else None
 
     def causal_weight(self) -> Tensor:
-        """The kernel (out, in, 1, width) with what may not be seen set to zero."""
+        """Return the kernel (out, in, 1, width), zero where nothing may be seen."""
         return self.weight if self.mask is None else self.mask.apply(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         x = F.pad(input, (self.left, 0))
-        if not self.sees_centre:
+        if not self.sees_center:
             x = x[..., :-1]
         return F.conv2d(x, self.causal_weight(), self.bias)
 
@@ -160,7 +160,7 @@ class PixelLinear(nn.Conv2d):
         self.mask = None if mask.shows_all else mask
 
     def causal_weight(self) -> Tensor:
-        """The kernel (out, in, 1, 1) with what may not be seen set to zero."""
+        """Return the kernel (out, in, 1, 1), zero where nothing may be seen."""
         return self.weight if self.mask is None else self.mask.apply(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -170,9 +170,9 @@ class PixelLinear(nn.Conv2d):
 
 
 class PixelNorm(nn.Module):
-    """Layer normalisation of each pixel's features, within each channel group alone.
+    """Layer normalization of each pixel's features, within each channel group alone.
 
-    Batch normalisation lets every pixel see every other through the batch's statistics; this one
+    Batch normalization lets every pixel see every other through the batch's statistics; this one
     keeps the likelihood valid in training mode too. (B, F, H, W) or (B, F), the shape is kept.
 
     Source: Ba, Kiros, Hinton: Layer Normalization (2016), https://arxiv.org/abs/1607.06450.
@@ -195,7 +195,7 @@ class PixelNorm(nn.Module):
 
 
 def gate(x: Tensor) -> Tensor:
-    """The gated activation tanh(a) * sigmoid(b) of x = (a, b) along dimension 1: 2F -> F.
+    """Return the gated activation tanh(a) * sigmoid(b) of x = (a, b) along dimension 1: 2F -> F.
 
     Source: van den Oord et al.: Conditional Image Generation with PixelCNN Decoders (2016),
     https://arxiv.org/abs/1606.05328.
@@ -205,7 +205,7 @@ def gate(x: Tensor) -> Tensor:
 
 
 def check_kernel_size(kernel_size: int) -> int:
-    """The kernel size itself, or a ValueError if it isn't odd and positive."""
+    """Return the kernel size, or raise a ValueError unless it is odd and positive."""
     if isinstance(kernel_size, bool) or not isinstance(kernel_size, Integral):
         raise ValueError(f"expected an odd kernel size, an integer, got {kernel_size!r}")
     if kernel_size < 1 or kernel_size % 2 == 0:

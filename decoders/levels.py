@@ -9,20 +9,20 @@ from decoders.arguments import check_count, check_tensor
 
 
 def to_levels(x: Tensor, num_levels: int = 256) -> Tensor:
-    """Quantise floats in [0, 1] to integer levels 0..num_levels-1.
+    """Quantize floats in [0, 1] to integer levels 0..num_levels-1.
 
     Args:
         x: floats in [0, 1], any shape. Values k / (num_levels - 1) give exactly k.
         num_levels: L.
 
     Raises:
-        TypeError: x isn't a tensor.
-        ValueError: x isn't floating-point, or lies outside [0, 1]; fewer than 2 levels.
+        TypeError: x is not a tensor.
+        ValueError: x is not floating-point, or outside [0, 1]; fewer than 2 levels.
 
     >>> to_levels(torch.tensor([0.0, 0.5, 1.0]))
     tensor([  0, 128, 255], dtype=torch.uint8)
     """
-    check_tensor(x, "floats in [0, 1]", "convert them by torch.as_tensor")
+    check_tensor(x, "floats in [0, 1]", "convert them with torch.as_tensor")
     check_count(num_levels, "num_levels", 2)
     if not x.is_floating_point():
         raise ValueError(f"expected floats in [0, 1], got {x.dtype}")

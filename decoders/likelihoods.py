@@ -1,4 +1,4 @@
-"""Likelihood heads: what a decoder's parameters say of a pixel, log p(x | params) and a draw.
+"""Likelihoods: log p(x | params) of a pixel given a decoder's parameters, and draws from it.
 
 The parameters of one pixel are P numbers, `num_params(channels)`. `log_prob` takes them for any
 number of pixels at once, and gives one number for each sub-pixel, so that the sum over an image is
@@ -21,7 +21,7 @@ class Likelihood(ABC):
     """A family of distributions of one pixel's channels.
 
     Attributes:
-        num_levels: how many integer levels a sub-pixel has, or None where x is continuous.
+        num_levels: number of integer levels of a sub-pixel, or None where x is continuous.
         orders_channels: whether it models the channels of a pixel jointly itself. A network under
             it must not look at the pixel's own channels.
 
@@ -37,15 +37,15 @@ class Likelihood(ABC):
 
     @abstractmethod
     def num_params(self, channels: int) -> int:
-        """P, the number of parameters of a pixel of that many channels.
+        """Return P, the number of parameters of a pixel of that many channels.
 
-        Unless `orders_channels`, those of each channel lie together, channel by channel: a decoder
+        Unless `orders_channels`, they are sorted channel by channel: a decoder
         that orders the channels shows each block of P / C parameters the earlier channels.
         """
 
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """Log-probabilities in nats.
+        """Return log-probabilities in nats.
 
         Args:
             params: (B, P, *S), for any shape S of pixels.
@@ -76,7 +76,7 @@ class Likelihood(ABC):
         """
 
     def defined(self, params: Tensor) -> Tensor:
-        """True where parameters (B, P, *S) give a distribution, of any shape; False for NaN."""
+        """Return True where parameters (B, P, *S) give a distribution; False for NaN."""
         return params.isfinite()
 
 
@@ -99,7 +99,7 @@ class Discrete(Likelihood):
 
     @abstractmethod
     def level_log_probs(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
-        """Normalised log-probabilities of every level of one channel, in nats.
+        """Return normalized log-probabilities of every level of one channel, in nats.
 
         Args:
             params: (B, P, *S).
@@ -128,7 +128,7 @@ class Discrete(Likelihood):
         return torch.searchsorted(edges, noise.to(wide).unsqueeze(-1), right=True).squeeze(-1)
 
     def level_logits(self, params: Tensor, x: Tensor, channel: int) -> Tensor:
-        """`level_log_probs` up to a constant, where that is cheaper; (B, L, *S)."""
+        """Return `level_log_probs` up to a constant, where that is cheaper; (B, L, *S)."""
         return self.level_log_probs(params, x, channel)
 
 
@@ -146,13 +146,13 @@ class Categorical(Discrete):
         return channels * self.num_levels
 
     def defined(self, params: Tensor) -> Tensor:
-        """False for logits of NaN or +inf, or all -inf; some of -inf are levels ruled out."""
+        """Return False for logits of NaN or +inf, or all -inf; one of -inf rules its level out."""
         return params.unflatten(1, (-1, self.num_levels)).amax(dim=2).isfinite()
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         check_levels(x)
         check_trainable(params)
-        # Channels last, the logits of a sub-pixel lie side by side, and nothing is copied.
+        # Channels last, the logits of a sub-pixel are contiguous, and nothing is copied.
         logits = at_least_float32(params.movedim(1, -1).reshape(-1, self.num_levels))
         levels = x.movedim(1, -1)
         # Not F.cross_entropy, which ONNX's export takes for a mean over a batch of any size.
@@ -207,7 +207,7 @@ class DiagonalGaussian(Likelihood):
 
 
 def resolve_likelihood(likelihood: Likelihood | None, num_levels: int | None) -> Likelihood:
-    """The given likelihood, or a `Categorical` over `num_levels` (256 unless given)."""
+    """Return the given likelihood, or a `Categorical` over `num_levels` (256 unless given)."""
     if likelihood is None:
         return Categorical(256 if num_levels is None else num_levels)
     if not isinstance(likelihood, Likelihood):
@@ -223,7 +223,7 @@ def resolve_likelihood(likelihood: Likelihood | None, num_levels: int | None) ->
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """float64, or float32 where the device has no wider one."""
+    """Return float64, or float32 where the device has no wider type."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -250,10 +250,10 @@ def check_trainable(params: Tensor) -> None:
     ):
         raise ValueError(
             "expected float32, bfloat16 or autocast to train in, got float16 parameters, whose "
-            "gradients overflow: convert them by .float(), or score under torch.no_grad()"
+            "gradients overflow: convert them with .float(), or score under torch.no_grad()"
         )
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float64 stays."""
+    """Convert half precision to float32; float64 stays."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -18,7 +18,7 @@ from decoders.likelihoods import (
 )
 
 FLOAT32_LEVELS = 4096
-"""Above so many levels a mixture of logistics is computed in float64: in float32 the rounding of
+"""With more levels a mixture of logistics is computed in float64: in float32 the rounding of
 the edges between 65,536 would add up to 1e-4 nats a sub-pixel."""
 
 
@@ -31,7 +31,7 @@ class DiscretizedLogisticMixture(Discrete):
 
     Scales go down to e⁻⁷, as published for 256 levels, where the likeliest level of a component has
     at most 97 % (0.04 bits). With more levels they go as far down in proportion to a bin's width,
-    so that this holds too; with fewer, e⁻⁷ is narrow beside a bin, and a level may be certain.
+    so that this holds too; with fewer, e⁻⁷ is narrow next to a bin, and a level may be certain.
 
     The parameters of a pixel of C channels with M components are M mixture logits, C * M means,
     C * M log-scales and C * (C - 1) / 2 * M coefficients.
@@ -112,13 +112,13 @@ class DiscretizedLogisticMixture(Discrete):
         return low.clamp(max=last).long()
 
     def _exact(self, params: Tensor) -> Tensor:
-        """The parameters in a type that tells the edges of all levels apart."""
+        """Return the parameters in a type that tells the edges of all levels apart."""
         if self.num_levels > FLOAT32_LEVELS:
             return params.to(widest_float(params.device))
         return at_least_float32(params)
 
     def _chain(self, params: Tensor, x: Tensor, channels: int) -> tuple[Tensor, list[Tensor]]:
-        """The log-weights (B, M, *S), and of the first channels log p of x under each component."""
+        """Return log-weights (B, M, *S), and log p of the first channels under each component."""
         log_weights = F.log_softmax(at_least_float32(params[:, : self.num_components]), dim=1)
         log_probs = []
         for channel in range(channels):
@@ -127,7 +127,7 @@ class DiscretizedLogisticMixture(Discrete):
         return log_weights, log_probs
 
     def _logistic(self, params: Tensor, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale, (B, M, *S) each, of one channel, in the [-1, 1] scale of levels."""
+        """Return mean and log-scale of one channel, (B, M, *S) each, for levels in [-1, 1]."""
         count, channels = self.num_components, x.shape[1]
         params = at_least_float32(params)
         mean = params[:, count * (1 + channel) : count * (2 + channel)]
@@ -142,11 +142,11 @@ class DiscretizedLogisticMixture(Discrete):
         return mean, log_scale.clamp(self.lowest_log_scale, 15.0)
 
     def _bin_log_prob(self, mean: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
-        """The log-probability of the bin around each level: a difference of two sigmoids."""
+        """Return the log-probability of the bin around each level: a difference of two sigmoids."""
         half_bin = 1 / (self.num_levels - 1)
         inverse_scale = torch.exp(-log_scale)
-        centred = level.to(mean.dtype) * (2 * half_bin) - 1 - mean
-        upper, lower = inverse_scale * (centred + half_bin), inverse_scale * (centred - half_bin)
+        centered = level.to(mean.dtype) * (2 * half_bin) - 1 - mean
+        upper, lower = inverse_scale * (centered + half_bin), inverse_scale * (centered - half_bin)
         # log(σ(u) − σ(l)) = log σ(u) + log σ(−l) + log(1 − exp(l − u)), exact in both tails.
         width = 2 * half_bin * inverse_scale
         inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))

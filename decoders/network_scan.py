@@ -1,4 +1,4 @@
-"""The cached scan of a network of embedding, trunk and head: each activation is computed once."""
+"""Cached scan of a network of embedding, trunk and head: each activation is computed once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TrunkScan(ABC):
     def features(self, row: int, col: int, group: int) -> Tensor:
         """Return the features (B, F) of a pixel after a ReLU, right up to `group`.
 
-        They may lie in a buffer that the next call overwrites.
+        They may be in a buffer that the next call overwrites.
         """
 
 

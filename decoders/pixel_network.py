@@ -124,7 +124,7 @@ class PixelNetwork(FactorizedDecoder):
         """
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
+        """Return the likelihood's parameters (B, P, H, W); see `FactorizedDecoder.params`."""
         h = self.fit(h)
         embedded = self.embed(x, next(self.parameters()).dtype)
         if self.channels_last:

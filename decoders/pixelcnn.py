@@ -1,4 +1,4 @@
-"""PixelCNN: one masked stack, as first published; with its blind spot, for comparison."""
+"""PixelCNN: one masked stack as first published, with its blind spot, for comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from decoders.scan import Scan
 
 
 class PixelCNN(PixelNetwork):
-    """The PixelCNN of 2016: a mask-A convolution, mask-B convolutions, 1×1 layers.
+    """A PixelCNN as of 2016: a mask-A convolution, mask-B convolutions, 1×1 layers.
 
     The stacked masked kernels leave a wedge above and to the right that no depth reaches, the blind
     spot; `GatedPixelCNN` has none. The plain stack as published has `residual=False, num_layers=5,
@@ -80,14 +80,14 @@ class PixelCNN(PixelNetwork):
         self.add_head()
 
     def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
-        """The last layer's features; see `PixelNetwork.trunk`."""
+        """Return the last layer's features; see `PixelNetwork.trunk`."""
         features = embedded
         for layer in self.layers:
             features = layer(features, h)
         return features
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
-        """One pass in raster order that computes each activation once."""
+        """Return a pass in raster order that computes each activation once."""
         h = self.fit(h)
         layers = cast("list[MaskedLayer]", list(self.layers))
         trunk = MaskedTrunkScan(layers, h, num, self.image_shape[2])
@@ -95,7 +95,7 @@ class PixelCNN(PixelNetwork):
 
 
 class MaskedLayer(nn.Module):
-    """A masked k×k convolution, cropped into the rows above and what lies to the left.
+    """A masked k×k convolution, cropped to the rows above and the pixels to the left.
 
     ::
 
@@ -144,7 +144,7 @@ class MaskedLayer(nn.Module):
         return z if self.leave is None else x + self.leave(z)
 
     def finish(self, z: Tensor) -> Tensor:
-        """What follows the convolution, pixel by pixel: (B, halves * inner, …) -> (B, inner, …)."""
+        """Activate, normalize and drop, pixel by pixel: (B, halves * inner, …) -> (B, inner, …)."""
         z = self.activate(z)
         if self.norm is not None:
             z = self.norm(z)
@@ -152,7 +152,7 @@ class MaskedLayer(nn.Module):
 
 
 class MaskedTrunkScan(TrunkScan):
-    """The masked stack in raster order: rows above a row at a time, the current row by pixels."""
+    """A masked stack in raster order: rows above a row at a time, the current row by pixels."""
 
     def __init__(self, layers: list[MaskedLayer], h: Tensor | None, num: int, width: int):
         self.groups = layers[0].groups
@@ -203,7 +203,7 @@ class _MaskedLayerScan:
         self.bias.copy_(above[:, :, 0].transpose(1, 2))
 
     def step(self, x: Tensor, col: int, group: int) -> Tensor:
-        """The layer's output (B, F) at one pixel, right up to `group`, of its input there."""
+        """Return the layer's output (B, F) at one pixel, right up to `group`."""
         layer, window = self.layer, self.window
         if layer.enter is not None:
             z = layer.enter(torch.relu(x))

@@ -16,7 +16,7 @@ from decoders.scan import Scan
 
 
 class PixelCNNPlusPlus(PixelNetwork):
-    """PixelCNN++, which reaches far through coarser scales at little cost.
+    """A PixelCNN++, which reaches far through coarser scales at little cost.
 
     ::
 
@@ -77,7 +77,7 @@ class PixelCNNPlusPlus(PixelNetwork):
         self.add_head()
 
     def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
-        """The features of ul; see `PixelNetwork.trunk`."""
+        """Return the features of ul; see `PixelNetwork.trunk`."""
         height, width = embedded.shape[2:]
         codes = self.codes(h)
         u, ul = self.first(pad(with_ones(embedded)))
@@ -98,7 +98,7 @@ class PixelCNNPlusPlus(PixelNetwork):
         return ul[:, :, :height, :width]
 
     def codes(self, h: Tensor | None) -> list[Tensor | None]:
-        """h for each scale: a vector as it is, a map averaged over blocks of pixels.
+        """Return h for each scale: a vector as it is, a map averaged over blocks of pixels.
 
         A code has no causal order, so that any of it may be seen anywhere.
         """
@@ -108,7 +108,7 @@ class PixelCNNPlusPlus(PixelNetwork):
         return [F.avg_pool2d(h, 2**scale) if scale else h for scale in range(SCALES)]
 
     def scan(self, h: Tensor | None, num: int) -> Scan:
-        """One pass in raster order that computes each activation once."""
+        """Return a pass in raster order that computes each activation once."""
         h = self.fit(h)
         streams = self.first, self.down, self.up, self.shrink, self.enlarge
         trunk = ScaledTrunkScan(*streams, self.codes(h), num, self.image_shape[2])

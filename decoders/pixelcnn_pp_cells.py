@@ -1,7 +1,7 @@
-"""The layers of a `PixelCNNPlusPlus` in raster order: a row of u, a cell of ul.
+"""Layers of a `PixelCNNPlusPlus` in raster order: a row of u, a cell of ul.
 
 Of what a cell of ul sees, the row above is known when its own row begins, and is computed for the
-whole row at once, together with what u and h give; what lies to the left is one matrix product for
+whole row at once, together with what u and h give; the cells to the left are one matrix product for
 each cell.
 """
 
@@ -31,7 +31,7 @@ class FirstScan:
     def __init__(self, first: FirstLayer, num: int, width: int, wide: int):
         weight = first.left.weight.detach()
         self.reach, self.wide = first.reach, wide
-        # The row of the image, with what lies left of it; the last feature tells it from padding.
+        # The row of the image, with the pixels left of it; the last feature tells it from padding.
         self.buffer = weight.new_zeros(num, self.reach + wide, weight.shape[1])
         self.buffer[:, self.reach : self.reach + width, -1] = 1
         self.u, self.above = ShiftedRows(first.u, num, wide), ShiftedRows(first.above, num, wide)
@@ -42,7 +42,7 @@ class FirstScan:
         self.pre = weight.new_zeros(num, wide, weight.shape[0])
 
     def pixel(self, col: int) -> Tensor:
-        """The embedded pixel (B, C · D), right once its channels were pushed."""
+        """Return the embedded pixel (B, C · D), right once its channels were pushed."""
         return self.buffer[:, self.reach + col, :-1]
 
     def begin_row(self, row: int) -> Tensor:
@@ -93,7 +93,7 @@ class _RowBlock:
         self.cond = block.cond.bias(h)
 
     def row(self, x: Tensor, row: int, a: Tensor | None) -> Tensor:
-        """(B, F, 1, W) to the same."""
+        """Compute one row, (B, F, 1, W) to the same."""
         self.enter.push(act(x))
         z = self.enter.output()
         if self.extra is not None and a is not None:
@@ -131,7 +131,7 @@ class _CellBlock:
             self.leave.pre.add_(_as_cells(_row_of(self.cond, row)))
 
     def cell(self, x: Tensor, col: int, kept: Tensor | None) -> Tensor:
-        """(B, F) to the same."""
+        """Compute one cell, (B, F) to the same."""
         _act_into(x, self.enter.slot(col))
         z = self.enter.output(col)
         if kept is not None and self.from_kept is not None:
@@ -188,12 +188,12 @@ class DoubleScan:
         self.cells[:, :, 2 * col : 2 * col + 2] = block.transpose(0, 1)
 
     def found(self, row: int, col: int) -> Tensor:
-        """The features that a fine cell was given, (B, F)."""
+        """Return the features that a fine cell was given, (B, F)."""
         return self.cells[row % 2, :, col]
 
 
 def _act_into(x: Tensor, out: Tensor) -> None:
-    """ELU of features (B, F) and of their negatives, into (B, 2F)."""
+    """Write the ELU of features (B, F) and of their negatives to (B, 2F)."""
     size = x.shape[1]
     out[:, :size].copy_(x)
     torch.neg(x, out=out[:, size:])
@@ -201,15 +201,15 @@ def _act_into(x: Tensor, out: Tensor) -> None:
 
 
 def _as_row(cells: Tensor) -> Tensor:
-    """(B, W, F) as (B, F, 1, W)."""
+    """Return (B, W, F) as (B, F, 1, W)."""
     return cells.transpose(1, 2).unsqueeze(2)
 
 
 def _as_cells(row: Tensor) -> Tensor:
-    """(B, F, 1, W) as (B, W, F)."""
+    """Return (B, F, 1, W) as (B, W, F)."""
     return row.squeeze(2).transpose(1, 2)
 
 
 def _row_of(bias: Tensor, row: int) -> Tensor:
-    """The row of a bias (B, F, H, W), or one of (B, F, 1, 1) as it is."""
+    """Return the row of a bias (B, F, H, W), or a bias (B, F, 1, 1) as it is."""
     return bias if bias.shape[2:] == (1, 1) else bias[:, :, row : row + 1]

@@ -1,4 +1,4 @@
-"""The layers that a `PixelCNNPlusPlus` is made of."""
+"""Layers of a `PixelCNNPlusPlus`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SCALES = 3  # full, half and quarter size
 
 
 class FirstLayer(nn.Module):
-    """The image to both streams; u sees the rows above, ul also what lies to the left.
+    """The first layer of both streams; u sees the rows above, ul also the pixels to the left.
 
     The shift follows the convolution: the first row of u and the first pixel of ul are zeros.
 
     Args:
         in_channels: of the embedded image, with its channel of ones.
         channels: F.
-        reach: how many pixels the kernels reach to each side.
+        reach: pixels that the kernels reach to each side.
     """
 
     def __init__(self, in_channels: int, channels: int, reach: int):
@@ -140,12 +140,12 @@ class ShiftedUpsample(nn.ConvTranspose2d):
 
 
 def act(x: Tensor) -> Tensor:
-    """ELU of the features and of their negatives: (B, F, …) -> (B, 2F, …)."""
+    """Return the ELU of the features and of their negatives: (B, F, …) -> (B, 2F, …)."""
     return F.elu(torch.cat([x, -x], dim=1))
 
 
 def with_ones(embedded: Tensor) -> Tensor:
-    """The embedded image with a channel of ones, which tells it from the padding."""
+    """Add a channel of ones to the embedded image, which tells it from the padding."""
     return F.pad(embedded, (0, 0, 0, 0, 0, 1), value=1.0)
 
 

@@ -1,4 +1,4 @@
-"""The cached scan of a `PixelCNNPlusPlus`: each activation is computed once.
+"""Cached scan of a `PixelCNNPlusPlus`: each activation is computed once.
 
 A stream at scale k has a cell for each k×k pixels, which is computed with the first of them. So the
 rows of u at scale k are computed when a row divisible by k begins, and the cells of ul with the
@@ -99,7 +99,7 @@ class ScaledTrunkScan(TrunkScan):
 
 
 class _RowStep(NamedTuple):
-    """The parts of the scan for a row of u."""
+    """Parts of the scan for a row of u."""
 
     row: int
 
@@ -117,7 +117,7 @@ class _RowStep(NamedTuple):
 
 
 class _CellStep(NamedTuple):
-    """The parts of the scan for a pixel of ul, and for the coarser cells that begin with it."""
+    """Parts of the scan for a pixel of ul, and for the coarser cells that begin with it."""
 
     row: int
     col: int

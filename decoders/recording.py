@@ -9,7 +9,7 @@ import torch
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether operations on a device can be recorded as a CUDA graph now."""
+    """Return True if operations on a device can be recorded as a CUDA graph now."""
     return (
         device.type == "cuda"
         and torch.cuda.is_available()
@@ -18,7 +18,7 @@ def can_record(device: torch.device) -> bool:
 
 
 def recorded(step: Callable[[int], None], row: int) -> Callable[[int], None]:
-    """One row's work recorded as a CUDA graph, to be replayed for any row like it.
+    """Record one row's work as a CUDA graph, and return its replay for any row like it.
 
     A step is dozens of operations of microseconds each: launched one by one they leave a GPU idle
     most of the time. Recording runs nothing. Where it fails, the steps are launched as before.

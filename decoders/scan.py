@@ -1,10 +1,10 @@
-"""The one raster scan: sampling, completion and coding are three uses of it.
+"""Raster scan: sampling, completion and coding are three uses of it.
 
 A `Scan` visits the sub-pixels in the order (row, column, channel). It gives the parameters of the
-next one and is told its value. `run` drives it; what becomes of the parameters is up to a chooser:
-`Draw` samples, a coder encodes or decodes.
+next one and is told its value. `run` drives it, and a chooser decides the
+values: `Draw` samples, a coder encodes or decodes.
 
-What the scans of convolutional networks are made of is in `decoders.caches`.
+Parts of the scans of convolutional networks are in `decoders.caches`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Scan(ABC):
     """One pass over a batch of images in raster order.
 
     Attributes:
-        row_period: after how many rows the same operations on the same memory come again, once
-            `begin_row` has returned; 0 if they never do. A GPU records that many rows, after as
-            many others, and replays them.
+        row_period: number of rows after which the same operations on the same memory come again,
+            once `begin_row` has returned; 0 if they never do. A GPU records that many rows, after
+            as many others, and replays them.
 
     >>> from decoders import GatedPixelCNN
     >>> decoder = GatedPixelCNN((1, 4, 4), num_levels=2, num_layers=1, hidden_channels=4)
@@ -49,9 +49,9 @@ class Scan(ABC):
 
     @abstractmethod
     def params(self, row: int, col: int, channel: int) -> Tensor:
-        """The parameters (B, P) of a pixel, right for this channel of it.
+        """Return the parameters (B, P) of a pixel, right for this channel of it.
 
-        They may lie in a buffer that the next call overwrites.
+        They may be in a buffer that the next call overwrites.
         """
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Scan(ABC):
         """Take the values (B,) of the sub-pixel whose parameters were given last."""
 
     def row(self, row: int) -> Tensor | None:
-        """The parameters (N, P, …) of all pixels of the row that was just completed.
+        """Return the parameters (N, P, …) of all pixels of the row just completed.
 
         They are looked at once a row, as each look makes the CPU wait for a GPU. None from a scan
         that keeps no rows: then they are looked at step by step, and no row is recorded.
@@ -114,20 +114,20 @@ class ReadyScan(Scan):
         return self.current[col]
 
     def push(self, row: int, col: int, channel: int, values: Tensor) -> None:
-        """Nothing depends on the values."""
+        """Ignore the values: nothing depends on them."""
 
     def row(self, row: int) -> Tensor:
         return self.current.permute(1, 2, 0)
 
 
 def blank(decoder: Network, num: int) -> Tensor:
-    """Images of zeros, (num, C, H, W)."""
+    """Return images of zeros, (num, C, H, W)."""
     device = next(decoder.parameters()).device
     return torch.zeros((num, *decoder.image_shape), dtype=decoder.dtype, device=device)
 
 
 class Chooser(ABC):
-    """Decides the value of each sub-pixel: by drawing it, or by reading it from a file.
+    """A way to decide the value of each sub-pixel: by drawing it, or by reading it from a file.
 
     Attributes:
         rows_alike: whether every row repeats the same operations on the same memory, once
@@ -141,15 +141,15 @@ class Chooser(ABC):
 
     @abstractmethod
     def __call__(self, params: Tensor, pixel: Tensor, row: int, col: int, channel: int) -> Tensor:
-        """The values (B,) of a sub-pixel, of its parameters (B, P) and its pixel (B, C) so far."""
+        """Return the values (B,) of a sub-pixel from its parameters (B, P) and pixel (B, C)."""
 
     def defined(self, params: Tensor) -> Tensor:
-        """True where parameters (N, P, …) are ones to choose by; see `Likelihood.defined`."""
+        """Return True where parameters (N, P, …) can be chosen by; see `Likelihood.defined`."""
         return params.isfinite()
 
 
 class Draw(Chooser):
-    """Chooses by sampling from the likelihood, except where the values are known."""
+    """A chooser that samples from the likelihood, except where the values are known."""
 
     rows_alike = True
 
@@ -186,7 +186,7 @@ class Draw(Chooser):
 
 
 def _by_rows(images: Tensor) -> Tensor:
-    """(B, C, H, W) as (H, W, C, B)."""
+    """Return (B, C, H, W) as (H, W, C, B)."""
     return images.permute(2, 3, 1, 0).contiguous()
 
 
@@ -276,7 +276,7 @@ _evaluated: dict[nn.Module, tuple[int, bool]] = {}
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode for a while: no dropout in a likelihood or a draw.
+    """Put a module in evaluation mode within a context: no dropout in a likelihood or a draw.
 
     Threads may share it: the mode of before comes back when the last of them leaves.
     """

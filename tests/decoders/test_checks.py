@@ -56,7 +56,7 @@ def test_one_leak_is_found_and_named(target: int, source: int, message: str):
 
 
 class Normalised(PixelCNN):
-    """The usual mistake: statistics over all pixels of an image, as in instance normalisation."""
+    """The usual mistake: statistics over all pixels of an image, as in instance normalization."""
 
     def params(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         params = super().params(x, h)
@@ -115,7 +115,7 @@ def test_a_target_outside_the_image_is_refused(target):
 @pytest.mark.parametrize("color_order", ["groups", "head", "independent"])
 @pytest.mark.parametrize("network", [GatedPixelCNN, PixelCNN])
 def test_gradients_find_the_receptive_field(network, color_order):
-    """Of the middle pixel, whose own earlier colours count in the orders that have any."""
+    """Of the middle pixel, whose own earlier colors count in the orders that have any."""
     torch.manual_seed(0)
     decoder = network(
         (3, 5, 7), num_levels=4, cond_shape=(2,), hidden_channels=24, num_layers=2, kernel_size=3,

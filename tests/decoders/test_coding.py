@@ -36,7 +36,7 @@ def nll_bits(decoder: Decoder, x: torch.Tensor, h: torch.Tensor | None = None) -
 
 
 def test_round_trip(network, colors, cond_shape, inputs):
-    """Every decoder, head, colour order and conditioning gives back the very images."""
+    """Every decoder, head, color order and conditioning gives back the very images."""
     decoder = network((3, 4, 3), cond_shape=cond_shape, **colors(4))
     x, h = inputs(decoder, 3)
     words = coded(decoder, x, h)

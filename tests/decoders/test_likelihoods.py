@@ -1,4 +1,4 @@
-"""Prove that each likelihood head is normalised, follows the chain rule and draws what it says."""
+"""Prove that each likelihood head is normalized, follows the chain rule and draws what it says."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_levels_of_a_sub_pixel_sum_to_one(head: Discrete, dtype: torch.dtype, to
 def test_all_pixels_of_three_channels_sum_to_one(
     head: Discrete, dtype: torch.dtype, tolerance: float
 ):
-    """All 8³ colours under 5 random parameter vectors."""
+    """All 8³ colors under 5 random parameter vectors."""
     params = 2 * torch.randn(1, head.num_params(3), 5, 1, dtype=dtype)
     levels = torch.arange(8, dtype=torch.uint8)
     x = torch.cartesian_prod(levels, levels, levels).t()[None, :, None]  # (1, 3, 1, 512)
