@@ -20,7 +20,7 @@ from torch import Tensor
 from encoders import Posterior
 from encoders.base import device_of
 from eval import Evaluation, Score
-from eval import Latents, measure_latents, swap_gain
+from eval import Latents, Probe, measure_latents, swap_gain
 from eval import read_result, write_result
 from pipelines.data import subset
 from pipelines.data.sets import Images, Splits
@@ -226,33 +226,36 @@ def add_to_result(
         ResultError: it can't be read.
         LockedError: another process writes to the run.
     """
-    added: dict[str, Any] = {
-        "latents": {**latents.to_json(), "scored": scored, "images": dict(drawn)}
-    }
-    if probes:
-        added["probes"] = probes
+    latents = dataclasses.replace(latents, scored=scored, images=dict(drawn))
     with hold(run_dir):
         result = read_result(run_dir)
-        result = dataclasses.replace(result, extra={**result.extra, **added})
+        found = tuple(Probe(**one) for one in probes) or result.probes
+        result = dataclasses.replace(result, latents=latents, probes=found)
         write_result(result, run_dir / "result.json")
 
 
-def study(
-    run_dir: Path,
-    model: Model,
-    splits: Splits,
-    evaluation: Evaluation,
-    *,
-    batch_size: int,
-    pictures: bool = True,
-) -> str:
-    """What a training run ends with: codes measured, probed and drawn, in seconds.
+class Study(NamedTuple):
+    """What a training run says of its model's codes.
 
-    Returns the verdict on the latents; an empty one for a model, or a set, without codes to tell
-    apart.
+    Attributes:
+        latents: what was measured.
+        probes: accuracies of classifiers, if there are labels.
+        codes: those that were measured, to be drawn.
+    """
+
+    latents: Latents
+    probes: tuple[Probe, ...]
+    codes: Codes
+
+
+def study(model: Model, splits: Splits, evaluation: Evaluation, *, batch_size: int) -> Study | None:
+    """Measure and probe a model's codes, in seconds.
+
+    Returns:
+        None for a model, or a set, without codes to tell apart.
     """
     if not model.encodes_images or len(splits.test) < 2:
-        return ""
+        return None
     train, test = splits.train, splits.test
     codes = encode(model, test, scoring.part(test, AFTER_TRAINING), batch_size=batch_size)
     swapped = min(AFTER_TRAINING, max(2, MOST_SWAPPED // evaluation.dims))
@@ -260,13 +263,17 @@ def study(
         model, test, evaluation, codes, scoring.part(test, swapped), batch_size=batch_size
     )
     drawn = {"codes": describe_part(test, AFTER_TRAINING), "swapped": describe_part(test, swapped)}
-    probes = []
+    probes: list[dict[str, Any]] = []
     if test.labels is not None and test.num_classes <= MOST_CLASSES:
         fitted = encode(model, train, scoring.part(train, AFTER_TRAINING), batch_size=batch_size)
         drawn["fitted"] = describe_part(train, AFTER_TRAINING)
         probes = probe(fitted, codes) if can_probe(fitted) else []
-    add_to_result(run_dir, latents, evaluation.nll.count, probes, drawn)
+    latents = dataclasses.replace(latents, scored=evaluation.nll.count, images=drawn)
+    return Study(latents, tuple(Probe(**one) for one in probes), codes)
+
+
+def show(run_dir: Path, codes: Codes, num_levels: int, *, pictures: bool) -> None:
+    """Draw codes as points of a plane, if there are four at least, and in the projector."""
     if pictures and len(codes.x) >= 4:  # a plane of fewer points shows nothing
         draw(run_dir, codes, ("pca",))
-    tensorboard.add_projector(run_dir, codes.means, codes.x, test.num_levels, codes.labels)
-    return latents.verdict
+    tensorboard.add_projector(run_dir, codes.means, codes.x, num_levels, codes.labels)

@@ -20,6 +20,7 @@ from eval import Estimate, Result
 from eval.result_files import scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
 from pipelines.runs import pictures, scoring, tensorboard, traversal
+from pipelines.runs.latent_study import Study
 from pipelines.model import Model
 from pipelines.runtime import provenance
 from pipelines.runtime.files import whole_file
@@ -118,12 +119,15 @@ def describe_validation(images: Images) -> str:
     return f"{images.split}: {scoring.describe_part(images, VALIDATION_IMAGES)}"
 
 
-def to_result(scored: Scored, model: Model, images: Images, record: Record) -> Result:
-    """The result file's content; it checks itself for contradictions."""
+def to_result(
+    scored: Scored, model: Model, images: Images, record: Record, study: Study | None = None
+) -> Result:
+    """Return the content of a result file, which checks itself for contradictions."""
     evaluation, estimates = scored
     latents = model.has_latents
-    best = max(estimates) if estimates else 0
-    dims = evaluation.dims
+    points = tuple(
+        Estimate(k=k, nats=found.mean, stderr=found.stderr) for k, found in estimates.items()
+    )
     return Result(
         pipeline=record.pipeline,
         name=record.config["name"] or describe(model),
@@ -133,9 +137,8 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         distortion=evaluation.distortion.mean,
         rate=evaluation.rate.mean if latents else None,
         rates=evaluation.rates if latents else (),
-        estimate=Estimate(k=best, nats=estimates[best].mean, stderr=estimates[best].stderr)
-        if estimates
-        else None,
+        estimate=points[-1] if points else None,
+        estimates=points,
         baseline=record.baseline,
         data=images.name,
         variant=images.variant,
@@ -158,18 +161,9 @@ def to_result(scored: Scored, model: Model, images: Images, record: Record) -> R
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=provenance.versions(record.device),
         config=record.config,
-        extra={
-            "validation": record.validation,
-            "estimates": [
-                {
-                    "k": k,
-                    "nats": found.mean,
-                    "stderr": found.stderr,
-                    "bits_per_dim": bits_per_dim(found.mean, dims),
-                }
-                for k, found in estimates.items()
-            ],
-        },
+        latents=None if study is None else study.latents,
+        probes=() if study is None else study.probes,
+        extra={"validation": record.validation},
     )
 
 

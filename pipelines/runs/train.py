@@ -138,21 +138,19 @@ def _report(
         baseline=scoring.independent_pixels(splits.train, splits.test),
         validation=results.describe_validation(splits.valid or splits.test),
     )
-    result = results.to_result(scored, trained, splits.test, provenance)
+    study = latent_study.study(
+        trained, splits, scored.evaluation, batch_size=config.report.score_batch
+    )
+    result = results.to_result(scored, trained, splits.test, provenance, study)
     results.write(run_dir / "result.json", result, scored, replace=True)
-    pictures = config.report.num_samples
-    if pictures:
+    if pictures := config.report.num_samples:
         results.draw(run_dir, trained, splits.test, pictures, config.training.seed)
     results.keep(run_dir, result, splits.test)
-    verdict = latent_study.study(
-        run_dir,
-        trained,
-        splits,
-        scored.evaluation,
-        batch_size=config.report.score_batch,
-        pictures=pictures > 0,
-    )
-    show("\n".join([results.table(result, run_dir), *[f"  {verdict}"] * bool(verdict)]))
+    lines = [results.table(result, run_dir)]
+    if study is not None:
+        latent_study.show(run_dir, study.codes, splits.test.num_levels, pictures=pictures > 0)
+        lines.append(f"  {study.latents.verdict}")
+    show("\n".join(lines))
     return result
 
 

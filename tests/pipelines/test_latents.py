@@ -159,7 +159,7 @@ def test_reports_and_comparisons_read_what_is_kept(copy_run, tmp_path):
     assert compare.main([str(a), str(b), "--out", str(tmp_path / "compare.html")]) == 0
     assert report.main([str(a), str(b), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()
-    assert "nearest neighbours" in page
+    assert "nearest neighbors" in page
     assert "log N" in page
 
 
