@@ -111,10 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         elif name == "--completion":
             show(COMPLETION.format(commands=" ".join(COMMANDS)))
         else:
-            module = importlib.import_module(find(name).module)
-            if hasattr(module, "PRESETS"):
-                return module.main(name, module.Config, module.PRESETS, module.build, words)
-            return module.main(words)
+            return importlib.import_module(find(name).module).main(words)
     return None
 
 

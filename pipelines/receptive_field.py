@@ -1,7 +1,11 @@
-"""Show which sub-pixels a decoder's prediction depends on: is the mask right?
+"""Show which sub-pixels a decoder's prediction depends on, of a run or of flags.
 
-Of a finished run, or of a decoder that flags describe. What is shown is measured, by changing each
-sub-pixel of an image and comparing distributions, not read off the masks.
+The receptive field is measured, by changing each sub-pixel of an image and comparing distributions,
+not read off the masks. Without a run, the flags describe an untrained decoder.
+
+Examples:
+  pixel-decoders receptive-field runs/first --out field.png
+  pixel-decoders receptive-field --decoder pixelcnn --num-layers 4 --image-shape 1 15 15
 """
 
 from __future__ import annotations
@@ -12,117 +16,88 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
+from msgspec import Meta
 
-from decoders.checks import SubPixel, receptive_field, show_field
 from pipelines.runs.decoders import DecoderConfig, refuse_other_parts
-from pipelines.runs.load import open_run
-from pipelines.runs.networks import checked, make_decoder
-from pipelines.runs.pictures import shade_field, to_image
-from pipelines.runs.record import ImageSpec
+from pipelines.runs.find import find_run
+from pipelines.runs.flags import Flags, check_suffix, hint, parse
 from pipelines.runtime.command import exit_codes
-from pipelines.runtime.config import value_of
+from pipelines.runtime.config import Bounded, flag, flat, is_given, value_of
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import whole_file
-from pipelines.runtime.output import expanded, refuse_existing
-from pipelines.runtime.provenance import prog
+from pipelines.runtime.output import refuse_existing
+
+Place = Annotated[int | None, Meta(ge=0), hint("INT", "the middle one")]
+Channel = Annotated[int | None, Meta(ge=0), hint("INT", "the last one")]
 
 
 @dataclass(frozen=True)
-class Config:
-    """Flags of `python -m pipelines.receptive_field`."""
+class ImageFlags(Bounded):
+    """The images of an untrained decoder."""
 
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    run_dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN_DIR]")] = None
-    """A run directory; without one, an untrained decoder of the flags below."""
     image_shape: tuple[int, int, int] = (1, 28, 28)
-    """Channels, height and width, where there is no run directory."""
-    levels: int = 2
-    """Levels of a sub-pixel, likewise."""
-    row: int = -1
-    """Row of the sub-pixel that is predicted (-1: the middle one)."""
-    col: int = -1
-    """Its column, likewise."""
-    channel: int = -1
-    """Its channel (-1: the last one)."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """Picture to write: seen in white, not seen in black, the target in red; a pixel of which only
+    """Channels, height and width."""
+    levels: Annotated[int, Meta(ge=2)] = 2
+    """Levels of a sub-pixel."""
+
+
+@dataclass(frozen=True)
+class Config(Flags):
+    """Flags of `pixel-decoders receptive-field`."""
+
+    run: Annotated[tyro.conf.Positional[str | None], hint("[RUN]", "none")] = None
+    """A run directory, or the name of a model that comes with the toolkit, such as mnist-gated;
+    without one, an untrained decoder."""
+    row: Place = None
+    """Row of the sub-pixel that is predicted."""
+    col: Place = None
+    """Column of the sub-pixel."""
+    channel: Channel = None
+    """Channel of the sub-pixel."""
+    out: Annotated[Path | None, hint("FILE.png", "none")] = None
+    """Picture to write: seen in white, not seen in black, the target in red. A pixel of which only
     some channels are seen is as bright as their share."""
+    untrained: ImageFlags = field(default_factory=ImageFlags)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
-def measure(config: Config) -> None:
-    """Measure the receptive field, print it, and write its picture."""
-    refuse_existing(config.out)
-    if config.run_dir is not None:
-        decoder = open_run(config.run_dir).model.decoder
-    else:
-        spec = ImageSpec(config.image_shape, config.levels)
-        torch.manual_seed(0)
-        decoder = checked(make_decoder, config.decoder, spec)
-    if not decoder.autoregressive:
-        raise UserError(
-            f"expected an autoregressive decoder, got {type(decoder).__name__}, whose pixels do "
-            "not see one another"
-        )
-    target = _target(config, decoder.image_shape)
-    field = receptive_field(decoder, target)
-    before = _count_before(target, decoder.image_shape)
-    print(show_field(field, target))
-    print(
-        f"{type(decoder).__name__}: sub-pixel (row {target.row}, column {target.col}, channel "
-        f"{target.channel}) depends on {int(field.sum())} of the {before} sub-pixels before it"
+def read(argv: Sequence[str] | None = None) -> Config:
+    """Read the flags, among which the decoder decides on others.
+
+    Raises:
+        UserError: a flag belongs to another decoder, or describes one next to a run.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    now = DecoderConfig()
+    decoder = now.choosing(
+        value_of(words, "decoder") or now.decoder, value_of(words, "likelihood") or now.likelihood
     )
-    if config.out is not None:
-        share = field.double().mean(dim=-1)
-        picture = to_image(shade_field(share, target.row, target.col))
-        with whole_file(config.out) as stream:
-            picture.save(stream, format="PNG")
-        print(config.out)
-
-
-def _target(config: Config, image_shape: tuple[int, int, int]) -> SubPixel:
-    channels, height, width = image_shape
-    target = SubPixel(
-        height // 2 if config.row == -1 else config.row,
-        width // 2 if config.col == -1 else config.col,
-        channels - 1 if config.channel == -1 else config.channel,
-    )
-    inside = 0 <= target.row < height and 0 <= target.col < width and 0 <= target.channel < channels
-    if not inside:
-        raise UserError(
-            f"expected a sub-pixel within {height} rows, {width} columns and {channels} channels, "
-            f"got row {target.row}, column {target.col}, channel {target.channel}"
-        )
-    return target
-
-
-def _count_before(target: SubPixel, image_shape: tuple[int, int, int]) -> int:
-    channels, _, width = image_shape
-    return (target.row * width + target.col) * channels + target.channel
+    refuse_other_parts(decoder, words)
+    default = Config(decoder=decoder)
+    config = parse(Config, "pipelines.receptive_field", __doc__, words, default)
+    for name in flat(config.decoder) | flat(config.untrained):
+        if config.run is not None and is_given(words, name):
+            raise UserError(f"{flag(name)} is for an untrained decoder: leave out it, or the run")
+    return config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command: exit code 0, or 2 and one sentence for what a user can fix."""
+    """Run the command: exit code 0, or 2 and one sentence for an error that the user can fix."""
     with exit_codes():
-        measure(expanded(parse(argv)))
+        config = read(argv)
+        if config.run is not None:
+            find_run(config.run)
+        check_suffix("--out", config.out, ".png")
+        refuse_existing(config.out)
+        from pipelines.runs import receptive_field as work  # imports torch: flags first
 
-
-def parse(argv: Sequence[str] | None = None) -> Config:
-    """Return the configuration of a command line."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    now = DecoderConfig()
-    decoder = now.choosing(
-        value_of(args, "decoder") or now.decoder, value_of(args, "likelihood") or now.likelihood
-    )
-    refuse_other_parts(decoder, args)
-    return tyro.cli(
-        tyro.conf.OmitArgPrefixes[Config],
-        args=args,
-        default=Config(decoder),
-        prog=prog("pipelines.receptive_field"),
-        description=__doc__,
-    )
+        if config.run is not None:
+            decoder = work.decoder_of(config.run)
+        else:
+            untrained = config.untrained
+            decoder = work.untrained(config.decoder, untrained.image_shape, untrained.levels)
+        place = (config.row, config.col, config.channel)
+        work.show_receptive_field(decoder, *place, out=config.out).show()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ COMMANDS = sorted(
     f"{file.parent.name}.{file.stem}"
     for folder in ("pipelines", "eval")
     for file in (ROOT / folder).glob("*.py")
-    if '__name__ == "__main__"' in file.read_text()
+    if '__name__ == "__main__"' in file.read_text() and file.stem != "__main__"
 )
 
 

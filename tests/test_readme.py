@@ -6,6 +6,7 @@ belong to one of these, or the test fails:
 - *training* (`python -m pipelines.x …`, also by torchrun): its flags are parsed and its model is
   built; on built-in data it also runs end to end, untrained and on eight images.
 - *tool* (evaluate, leaderboards, …): its flags are parsed. What it does is tested elsewhere.
+  `pixel-decoders x …` is read as `python -m pipelines.x …`.
 - *install*: the extras that it names exist. That they install is what .ci/run shows.
 - *check* (pytest, .ci/run, pre-commit) and *example*: the file it names exists, and is run by CI.
 
@@ -31,6 +32,7 @@ import pytest
 import torch
 import tyro
 
+from pipelines.__main__ import COMMANDS
 from pipelines.runs.networks import checked
 from pipelines.runs.pipeline import PIPELINES
 from pipelines.runs.record import ImageSpec
@@ -75,6 +77,7 @@ def commands(page: Path) -> Iterator[str]:
 
 SHOWN = sorted({(page.name, command) for page in PAGES for command in commands(page)})
 TRAINING = re.compile(r"(?:python|torchrun(?: --[\w-]+(?:[ =][\w.:-]+)?)*) -m pipelines\.(\w+)(.*)")
+PREFIXES = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 TOOL = re.compile(r"python -m ((?:pipelines|eval)\.\w+)(.*)")
 INSTALL = re.compile(r'pip install -e "?\.(?:\[([\w,]+)\])?"?')
 CHECKS = {
@@ -95,6 +98,7 @@ def test_command_is_right(
     page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    command = as_module(command)
     training = TRAINING.fullmatch(command)
     if training and training[1] in PIPELINES:
         check_training(training[1], shlex.split(training[2]), tmp_path)
@@ -108,6 +112,15 @@ def test_command_is_right(
         assert (ROOT / command.split()[1]).is_file()
     else:
         assert command in ELSEWHERE, f"{page}: nothing here proves that this works: {command}"
+
+
+def as_module(command: str) -> str:
+    """Return `pixel-decoders NAME …` as `python -m MODULE …`; other commands as they are."""
+    script, _, rest = command.partition(" ")
+    if script != "pixel-decoders":
+        return command
+    name, _, words = rest.partition(" ")
+    return f"python -m {COMMANDS[name].module} {words}".strip()
 
 
 def check_training(pipeline: str, args: list[str], folder: Path) -> None:
@@ -140,7 +153,7 @@ def check_training(pipeline: str, args: list[str], folder: Path) -> None:
 def check_tool(module: str, args: list[str]) -> None:
     config: Any = importlib.import_module(module).Config
     with contextlib.redirect_stderr(sys.stdout):
-        tyro.cli(config, args=args, config=(tyro.conf.OmitSubcommandPrefixes,))
+        tyro.cli(config, args=args, config=PREFIXES)
 
 
 def check_extras(extras: str | None) -> None:
@@ -169,7 +182,7 @@ def test_a_quick_command_runs_as_it_stands(tmp_path: Path) -> None:
     ]
     assert quick
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    words = shlex.split(quick[0])
+    words = shlex.split(as_module(quick[0]))
     done = subprocess.run(
         [sys.executable, *words[1:]], cwd=tmp_path, env=env, capture_output=True, text=True,
         timeout=300,
@@ -193,7 +206,7 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_two_commands_and_the_swap_are_shown() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "pip install -e . && python -m pipelines.pixelvae" in text
+    assert "pip install -e . && pixel-decoders pixelvae" in text
     assert 'pip install -e ".[dev]" && python -m pytest' in text
     assert "-decoder(to_levels(x), h=encoder(x)).mean()" in text
 

@@ -21,9 +21,8 @@ from encoders import ConvEncoder
 from encoders.base import device_of
 from eval import Terms
 from pipelines.data.sets import Images
-from pipelines.training import checkpoint
-from pipelines.training import config_file
 from pipelines.runtime.errors import CheckpointError
+from pipelines.training import checkpoint, config_file
 from pipelines.training.config import TrainConfig
 from pipelines.training.fit import fit
 

@@ -19,14 +19,21 @@ from torch import Tensor
 
 from encoders import Posterior
 from encoders.base import device_of
-from eval import Evaluation, Score
-from eval import Latents, Probe, measure_latents, swap_gain
-from eval import read_result, write_result
+from eval import (
+    Evaluation,
+    Latents,
+    Probe,
+    Score,
+    measure_latents,
+    read_result,
+    swap_gain,
+    write_result,
+)
 from pipelines.data import subset
 from pipelines.data.sets import Images, Splits
+from pipelines.model import Model
 from pipelines.runs import scoring, tensorboard
 from pipelines.runs.scoring import describe_part, move
-from pipelines.model import Model
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.lock import hold
 from pipelines.runtime.progress import Progress

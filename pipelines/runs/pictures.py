@@ -12,8 +12,8 @@ from torch import Tensor
 
 from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
-from pipelines.runs.scoring import move, part
 from pipelines.model import Model
+from pipelines.runs.scoring import move, part
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.progress import Progress, progress
 
@@ -46,9 +46,13 @@ def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
     return Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())
 
 
-def save(canvas: Tensor, file: Path) -> None:
-    """Write a picture as PNG, over the one that is there."""
-    with whole_file(file, replace=True) as stream:
+def save(canvas: Tensor, file: Path, *, replace: bool = False) -> None:
+    """Write a picture as PNG.
+
+    Raises:
+        WriteError: it can't be written, or, without `replace`, there is such a file.
+    """
+    with whole_file(file, replace=replace) as stream:
         to_image(canvas).save(stream, format="PNG")
 
 

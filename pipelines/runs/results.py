@@ -15,13 +15,12 @@ import torch
 from lightning_fabric import Fabric
 
 from decoders.checks import pixel_embedding
-from eval import Evaluation, Score, Terms, bits_per_dim
-from eval import Estimate, Result
+from eval import Estimate, Evaluation, Result, Score, Terms, bits_per_dim
 from eval.result_files import scores_beside, to_bytes
 from pipelines.data.sets import Images, to_display
+from pipelines.model import Model
 from pipelines.runs import pictures, scoring, tensorboard, traversal
 from pipelines.runs.latent_study import Study
-from pipelines.model import Model
 from pipelines.runtime import provenance
 from pipelines.runtime.files import whole_file
 
@@ -206,7 +205,7 @@ def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> li
     if model.decoder.autoregressive and pixel_embedding(model.decoder):
         files["receptive_field.png"] = pictures.field_picture(model, images)
     for name, canvas in files.items():
-        pictures.save(canvas, run_dir / name)
+        pictures.save(canvas, run_dir / name, replace=True)
     tensorboard.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})
     return [run_dir / name for name in files]
 

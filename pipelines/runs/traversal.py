@@ -18,9 +18,9 @@ from encoders.base import device_of
 from eval import interpolate
 from eval.interpolation import Method
 from pipelines.data.sets import Images, order
+from pipelines.model import Model
 from pipelines.runs import pictures, scoring
 from pipelines.runs.scoring import move
-from pipelines.model import Model
 from pipelines.runtime.progress import Progress
 
 Level = Literal["all", "top", "bottom"]

@@ -16,10 +16,10 @@ import numpy as np
 from pipelines.data import subset
 from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import channels_first
+from pipelines.data.config import DATA_NAMES, DataConfig
 from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, decode, parse_color
 from pipelines.data.levels import read_levels
 from pipelines.data.listing import list_files, list_folder
-from pipelines.data.config import DATA_NAMES, DataConfig
 from pipelines.data.sets import DataError, Images, load
 from pipelines.runs import scoring
 from pipelines.runs.load import Run
@@ -78,9 +78,11 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
         DataError: they are damaged.
     """
     if source.name in DATA_NAMES:
+        _refuse_unused(source, "a data set")
         return _data_set(run, source)
     path = at_home(source.name)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in EXTENSIONS):
+        _refuse_unused(source, "image files", "resize", "background")
         background = parse_color(source.background or run.config.data.background)
         rules = Rules(_shape(run), convert=True, resize=source.resize, background=background)
         pixels, files, drawn = _pictures(path, source.num, rules)
@@ -91,11 +93,19 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
             f"there is no {path}: --images is a picture, a folder of them, an .npy or .npz file, "
             f"or one of {', '.join(DATA_NAMES)}"
         )
+    _refuse_unused(source, "an array", "native_levels")
     pixels, native = _array(path, source, run.spec.num_levels)
     images = _images(run, test, path, pixels, native)
     chosen = scoring.part(images, source.num)
     drawn = scoring.describe_part(images, source.num)
     return Elsewhere(images, chosen, [str(path)] * len(chosen), chosen, drawn)
+
+
+def _refuse_unused(source: Source, kind: str, *used: str) -> None:
+    """Raise a UserError for options that this kind of images has no use for."""
+    for name in ("native_levels", "resize", "background"):
+        if name not in used and getattr(source, name):
+            raise UserError(f"--{name.replace('_', '-')} means nothing for {kind}: leave it out")
 
 
 def _shape(run: Run) -> tuple[int, int, int]:

@@ -1,32 +1,36 @@
-"""Files that a command writes for its user: never over another one."""
+"""Files that a command writes for its user, never over another file."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import TakenError, at_home
+from pipelines.runtime.files import TakenError, at_home, whole_file
 
 C = TypeVar("C")
 
 
 def expanded(config: C) -> C:
-    """A frozen dataclass of flags, with ~ expanded in its paths."""
-    paths = {
-        field.name: at_home(value)
-        for field in dataclasses.fields(config)  # pyright: ignore[reportArgumentType]
-        if isinstance(value := getattr(config, field.name), Path)
-    }
-    return dataclasses.replace(config, **paths)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
+    """Return a frozen dataclass of flags, nested ones included, with ~ expanded in its paths."""
+    data: Any = config
+    paths: dict[str, Any] = {}
+    for field in dataclasses.fields(data):
+        value = getattr(data, field.name)
+        if isinstance(value, Path):
+            paths[field.name] = at_home(value)
+        elif dataclasses.is_dataclass(value):
+            paths[field.name] = expanded(value)
+    return dataclasses.replace(data, **paths)
 
 
 def refuse_existing(*files: Path | None) -> None:
-    """Raise a UserError if a file is there already, or its folder is not, or two are the same."""
+    """Raise a UserError if a file exists, its folder does not, or two names are one file."""
     named: dict[str, Path] = {}
     for file in files:
         if file is None:
@@ -76,3 +80,13 @@ def _numbered(file: Path) -> Iterator[Path]:
     yield file
     for number in count(2):
         yield file.with_stem(f"{file.stem}-{number}")
+
+
+def write_record(file: Path, record: Mapping[str, Any]) -> None:
+    """Write a new JSON file.
+
+    Raises:
+        WriteError: it can't be written, or there is such a file.
+    """
+    with whole_file(file) as stream:
+        stream.write((json.dumps(record, indent=2) + "\n").encode())

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -87,25 +88,23 @@ class Case:
 def config_of(command: str) -> type:
     """Return the dataclass whose fields are a command's flags."""
     module, _, action = command.partition(" ")
-    loaded = importlib.import_module(
-        "pipelines.runs.sampling" if module.endswith(".sample") else module
-    )
-    return getattr(loaded, action.capitalize() or "Config")
+    return getattr(importlib.import_module(module), action.capitalize() or "Config")
 
 
 def flags(command: str) -> dict[str, Any]:
     """Return the type of each flag; positional ones are left out."""
-    hints = typing.get_type_hints(config_of(command), include_extras=True)
-    named = {}
-    for item in dataclasses.fields(config_of(command)):
-        if "Positional" not in str(hints[item.name]) and item.name not in (
-            "run_dir",
-            "run_a",
-            "run_b",
-        ):
-            hint = hints[item.name]
-            named[item.name] = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
-    return named
+    return dict(_flags(config_of(command)))
+
+
+def _flags(config: type) -> Iterator[tuple[str, Any]]:
+    hints = typing.get_type_hints(config, include_extras=True)
+    for item in dataclasses.fields(config):
+        hint = hints[item.name]
+        bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        if dataclasses.is_dataclass(bare):
+            yield from _flags(bare)
+        elif "Positional" not in str(hint):
+            yield item.name, bare
 
 
 def generator(command: str, number: int, seed: int) -> Random:
@@ -193,7 +192,7 @@ def _sound(command: str, draw: Random) -> tuple[list[str], list[str]]:
         "pipelines.latents": [run, "--fit=10", "--points=0"],
         "pipelines.quality": [run, "--num=12", "--features=classifier"],
         "pipelines.outliers": [
-            "runs/pixelcnn", "--num=6",
+            "runs/pixelcnn", "--limit=6",
             "--images=" + draw.choice(["images.npy", "data.npz", "pictures", "digits"]),
         ],
         "pipelines.compress export": [run, "export", "new.npy", "--num=3"],

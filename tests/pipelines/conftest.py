@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +61,12 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         with pytest.raises(SystemExit) as exit_:
             main([str(word) for word in argv])
         assert exit_.value.code == 2
-        said = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-        assert len(said) == 1
+        error = capsys.readouterr().err
+        said = [line for line in error.splitlines() if "error: " in line]
+        if not said:  # in a box, as the flags' bounds are
+            words = re.sub("[│─╭╮╰╯\\s]+|-{3,}", " ", error)
+            said = re.findall("Error parsing [^:]*: (.*?) *For full", words)
+        assert len(said) == 1, error
         return said[0].removeprefix("error: ")
 
     return refuse

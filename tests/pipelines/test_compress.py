@@ -56,7 +56,7 @@ CASES = {
     "deconv": ("pixelcnn", ["--decoder=deconv"], []),
     "label": ("pixelcnn", ["--condition=label"], []),
     "code": ("autoencoder", [], []),
-    "bits-back": ("pixelvae", [], ["--bits-back", "--batch-size=8"]),
+    "bits-back": ("pixelvae", [], ["--bits-back", "--score-batch=8"]),
     "bits-back-map": ("pixelvae", ["--latent-to=map"], ["--bits-back"]),
 }
 
@@ -185,7 +185,7 @@ def test_other_probabilities(train_run, digits, tmp_path, monkeypatch, refusal, 
             list(model.decoder.parameters())[-1].view(-1)[0] += 0.05  # the last bias
         return model.double()
 
-    monkeypatch.setattr("pipelines.compress._in_precision", off)
+    monkeypatch.setattr("pipelines.runs.compression._in_precision", off)
     error = refusal(main, run_dir, "decode", tmp_path / "f", tmp_path / "x.npy")
     assert "cannot be decoded here: it was written in float64 with torch" in error
     assert not (tmp_path / "x.npy").exists()
@@ -268,13 +268,13 @@ def test_refusals(train_run, packed, digits, tmp_path, capsys, refusal):
         main, run_dir, "encode", x, f, "--bits-back"
     )
     labelled = train_run("pixelcnn", "--condition=label")
-    assert "name them by --labels" in refusal(main, labelled, "encode", x, f)
+    assert "name them with --labels" in refusal(main, labelled, "encode", x, f)
     assert "expected 70 integers" in refusal(main, labelled, "encode", x, f, "--labels", x)
     np.save(tmp_path / "y.npy", np.full(COUNT, 10))
     wrong = refusal(main, labelled, "encode", x, f, "--labels", tmp_path / "y.npy")
     assert "knows 0..9" in wrong
     assert "--labels is for" in refusal(main, run_dir, "encode", x, f, "--labels", y)
-    assert "at least 1" in refusal(main, run_dir, "encode", x, f, "--batch-size", 0)
+    assert "at least 1" in refusal(main, run_dir, "encode", x, f, "--score-batch", 0)
     assert "No such file" in refusal(main, run_dir, "encode", tmp_path / "none.npy", f)
     assert "no folder" in refusal(main, run_dir, "encode", x, tmp_path / "none" / "f")
     assert "no run directory" in refusal(main, tmp_path / "none", "encode", x, f)

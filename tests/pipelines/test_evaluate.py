@@ -12,7 +12,8 @@ import torch
 from eval import read_result
 from pipelines.data.sets import DataConfig, load
 from pipelines.data.subset import draw
-from pipelines.evaluate import Shuffled, main
+from pipelines.evaluate import main
+from pipelines.runs.evaluation import Shuffled
 from pipelines.runs.load import load_splits, open_run
 from pipelines.training.checkpoint import save_weights
 
@@ -125,10 +126,10 @@ def test_dropped_conditions_leave_an_exact_likelihood(copy_run):
         (VAE, ["--condition=shuffled"], "given something"),
         (("autoencoder",), ["--condition=shuffled"], "which encodes the image itself"),
         (("pixelcnn", "--condition=label"), ["--condition=dropped"], "--code-dropout"),
-        (VAE, ["--importance-samples=-1"], "--importance-samples of at least 0"),
+        (VAE, ["--importance-samples=-1"], "--importance-samples must be at least 0"),
         (("pixelcnn", "--condition=label"), ["--condition=shuffled", "--limit=1"], "two images"),
-        (VAE, ["--score-batch=0"], "--score-batch of at least 1"),
-        (VAE, ["--limit=-1"], "--limit must be 0 or more"),
+        (VAE, ["--score-batch=0"], "--score-batch must be at least 1"),
+        (VAE, ["--limit=-1"], "--limit must be at least 0"),
         (VAE, ["--split=valid"], "has no valid split"),
         (VAE, ["--devices=three"], "--devices three"),
     ],

@@ -128,15 +128,16 @@ def test_an_arc_only_where_codes_are_round(opened):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--pairs", 0], "--pairs of at least 1"),
+        (["--pairs", 0], "--pairs must be at least 1"),
         (["--pairs", 51], "at most 50, the number of pairs of 100 test images"),
-        (["--steps", 1], "--steps of at least 2"),
-        (["--ends", 1, 2, 3], "two --ends for each walk"),
+        (["--steps", 1], "--steps must be at least 2"),
+        (["--ends", 1, 2, 3], "two --ends for each interpolation"),
         (["--ends", 1, 100], "from 0 to 99"),
         (["--level", "top"], "two levels"),
         (["--between", "labels"], "given labels"),
         (["--out", "x.gif"], "end in .png"),
         (["--seed", -1], "--seed"),
+        (["--ends", 1, 2, "--pairs", 1], "leave out --pairs"),
     ],
 )
 def test_refuses(train_run, refusal, flags, sentence):
@@ -144,7 +145,7 @@ def test_refuses(train_run, refusal, flags, sentence):
 
 
 def test_refuses_models_without_codes_and_taken_names(copy_run, refusal, tmp_path):
-    assert "without an encoder" in refusal(main, copy_run("pixelcnn"))
+    assert "has no encoder" in refusal(main, copy_run("pixelcnn"))
     assert "no run directory" in refusal(main, tmp_path / "nowhere")
     out = tmp_path / "x.png"
     out.with_suffix(".json").write_text("mine")

@@ -120,7 +120,7 @@ def test_equal_images_end_in_a_result(copy_run, tmp_path):
 def test_images_of_a_study_are_recorded(copy_run):
     """Those with codes, those with swapped codes, and those that probes were fitted to."""
     run_dir = copy_run(*VAE)
-    main([str(run_dir), "--num", "20", "--fit", "30", "--points", "0"])
+    main([str(run_dir), "--limit", "20", "--fit", "30", "--points", "0"])
     assert read_result(run_dir).latents.images == {
         "codes": "20 of 100, drawn with seed 0, stratified by label",
         "swapped": "20 of 100, drawn with seed 0, stratified by label",
@@ -166,11 +166,11 @@ def test_reports_and_comparisons_read_what_is_kept(copy_run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--num", 1], "at least two images"),
-        (["--num", -1], "--num of at least 0"),
+        (["--limit", 1], "at least two images"),
+        (["--limit", -1], "--limit must be at least 0"),
         (["--fit", 3], "at least 5 training images"),
         (["--points", 3], "four to draw"),
-        (["--score-batch", 0], "--score-batch of at least 1"),
+        (["--score-batch", 0], "--score-batch must be at least 1"),
         (["--accelerator", ABSENT], f"--accelerator {ABSENT}"),
     ],
 )
@@ -187,4 +187,4 @@ def test_refuses_runs_without_codes_or_results(copy_run, refusal):
     (run_dir / "result.json").write_text("{")
     assert "can't be added to" in refusal(main, run_dir)
     (run_dir / "result.json").unlink()
-    assert "pipelines.evaluate" in refusal(main, run_dir)
+    assert "pixel-decoders evaluate" in refusal(main, run_dir)

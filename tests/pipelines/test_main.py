@@ -69,7 +69,7 @@ def test_the_list_needs_no_torch(tmp_path):
     assert run("-c", code, cwd=tmp_path).stdout.endswith("\n[]\n")
 
 
-@pytest.mark.parametrize("name", ["sample", "receptive-field"])
+@pytest.mark.parametrize("name", ["receptive-field", "pixelvae", "leaderboard"])
 def test_usage_lines_say_how_the_command_was_started(script, tmp_path, name):
     shown = run(script, name, "--help", cwd=tmp_path).stdout
     assert shown.startswith(f"usage: pixel-decoders {name} ")

@@ -58,15 +58,15 @@ def test_own_images_are_no_outliers(copy_run, levels, tmp_path):
 
 
 def test_a_part_of_a_sorted_set_is_no_outlier(copy_run, levels, tmp_path):
-    """The test images sorted by what they cost: --num takes a sample of them, not the cheapest."""
+    """The test images sorted by what they cost: --limit samples them all, not the cheapest."""
     run_dir = copy_run("pixelcnn")
     np.save(tmp_path / "sorted.npy", levels[np.argsort(np.load(run_dir / "nll.npy"))])
-    record = scored(run_dir, "--images", tmp_path / "sorted.npy", "--num", 40)
+    record = scored(run_dir, "--images", tmp_path / "sorted.npy", "--limit", 40)
     assert record["auroc"] == pytest.approx(0.5, abs=0.12)
     both = record["bits_per_dim"]
     assert both["images"]["drawn"] == "40 of 100, drawn with seed 0"
     assert both["test"]["drawn"] == "40 of 100, drawn with seed 0, stratified by label"
-    again = scored(run_dir, "--images", tmp_path / "sorted.npy", "--num", 40)
+    again = scored(run_dir, "--images", tmp_path / "sorted.npy", "--limit", 40)
     assert again == record
 
 
@@ -77,7 +77,7 @@ def test_folders_keep_their_share(copy_run, tmp_path):
         for number in range(count):
             Image.new("L", (8, 8), number).save(tmp_path / "images" / name / f"{number}.png")
     run_dir = copy_run("pixelcnn")
-    record = scored(run_dir, "--images", tmp_path / "images", "--num", 8)
+    record = scored(run_dir, "--images", tmp_path / "images", "--limit", 8)
     assert record["bits_per_dim"]["images"]["count"] == 8
     folders = [Path(row["file"]).parent.name for row in rows(run_dir)]
     assert sorted(folders) == ["a"] * 2 + ["b"] * 6
@@ -168,7 +168,7 @@ def test_noise_costs_more_bits(copy_run, tmp_path, capsys):
 def test_a_data_set_by_name(copy_run):
     """The run's own test set, and lines that name it."""
     run_dir = copy_run("pixelcnn", "--limit=0")
-    record = scored(run_dir, "--images", "digits", "--num", 0)
+    record = scored(run_dir, "--images", "digits", "--limit", 0)
     assert record["auroc"] == 0.5
     found = rows(run_dir)
     assert {row["file"] for row in found} == {"digits test"}
@@ -224,6 +224,9 @@ def test_refuses(train_run, refusal, tmp_path):
     assert "--resize fits" in fails(tmp_path / "empty")
     (tmp_path / "empty" / "a.png").write_bytes(b"no image")
     assert "a.png is truncated or not an image" in fails(tmp_path / "empty")
-    assert "--num of at least 0" in fails("digits", "--num", -1)
+    assert "--limit must be at least 0" in fails("digits", "--limit", -1)
+    assert "called --limit" in fails("digits", "--num", 8)
+    assert "--resize means nothing for a data set" in fails("digits", "--resize")
+    assert "--images-dir is for a data set" in fails(tmp_path / "wide.npy", "--images-dir", ".")
     assert "--native-levels" in fails("digits", "--native-levels", 1)
     assert not list(run_dir.glob("outliers*"))

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from eval.quality import nearest_neighbors
-from pipelines import quality
 from pipelines.data.sets import DataConfig, load
-from pipelines.quality import Config, Drawn, main
-from pipelines.runs import classifier
+from pipelines.quality import main
+from pipelines.runs import classifier, quality
 from pipelines.runs.load import load_splits, open_run
+from pipelines.runs.quality import Drawn
 from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
@@ -57,13 +57,12 @@ def test_equal_sets_are_at_no_distance(trained):
     """Samples that are the test images themselves; noise is farther than training images are."""
     folder, splits = trained
     network, _ = classifier.load(folder, splits.test)
-    config = Config(folder, num=360)
     test = splits.test.batch(np.arange(360)).x
-    found = quality.compare(network, Drawn(test, None), splits, config)["frechet"]
+    found = quality.compare(network, Drawn(test, None), splits, 360, 256)["frechet"]
     assert found["samples"] == pytest.approx(0, abs=1e-6)
     assert found["train"] > 1
     noise = torch.randint(17, test.shape, dtype=torch.uint8)
-    worse = quality.compare(network, Drawn(noise, None), splits, config)["frechet"]
+    worse = quality.compare(network, Drawn(noise, None), splits, 360, 256)["frechet"]
     assert worse["train"] == found["train"]
     assert worse["samples"] > 2 * found["train"]
 
@@ -73,23 +72,23 @@ def test_labels_that_were_given_are_recognised(trained):
     folder, splits = trained
     network, _ = classifier.load(folder, splits.test)
     x, y = splits.test.batch(np.arange(50))
-    found = quality.compare(network, Drawn(x, np.arange(50)), splits, Config(folder, num=50))
+    found = quality.compare(network, Drawn(x, np.arange(50)), splits, 50, 256)
     assert found["label_agreement"] == classifier.accuracy(network, x, y)
 
 
 def test_copies_are_found(trained):
-    """Training images passed off as samples: each is its own nearest neighbour."""
-    folder, splits = trained
+    """Training images passed off as samples: each is its own nearest neighbor."""
+    _, splits = trained
     stolen = splits.train.batch(np.array([7, 1400, 3])).x
     pixels = quality.Pixels(splits.train)
     near = nearest_neighbors(stolen.numpy(), pixels, 2, chunk=500)
     assert near.index[:, 0].tolist() == [7, 1400, 3]
-    found = quality.copies(near, splits, Config(folder, num=3))
+    found = quality.copies(near, splits, 3)
     assert found["samples"]["copies"] == 3
     assert found["test"]["copies"] == 0
     assert found["test"]["median"] > 0
     np.testing.assert_array_equal(pixels[5:9], splits.train.batch(np.arange(5, 9)).x.numpy())
-    canvas = quality.neighbour_grid(Drawn(stolen, None), near, splits.train)
+    canvas = quality.neighbor_grid(Drawn(stolen, None), near, splits.train)
     assert canvas.shape == (3, 3 * 10 + 2, 3 * 10 + 2)
     assert torch.equal(canvas[:, :, 2:10], canvas[:, :, 12:20])
 
@@ -101,7 +100,7 @@ def test_command_trains_its_classifier_once(copy_run, capsys, monkeypatch):
     monkeypatch.setattr(classifier, "train", None)
     main([str(run_dir), "--num", "20", "--seed", "1"])
     printed = capsys.readouterr().out
-    assert "no FID" in printed
+    assert "not an FID" in printed
     written = {path.name for path in run_dir.glob("quality*")}
     assert written == {
         f"quality{n}{end}"
@@ -130,10 +129,10 @@ def test_another_runs_classifier_serves(copy_run, trained, pipeline):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--num", 1], "--num from 2 to 100"),
+        (["--num", 1], "--num must be at least 2"),
         (["--num", 101], "--num from 2 to 100"),
-        (["--num", 20, "--neighbours", 0], "--neighbours from 1 to 100"),
-        (["--num", 20, "--batch-size", 0], "--batch-size of at least 1"),
+        (["--num", 20, "--neighbors", 101], "--neighbors from 1 to 100"),
+        (["--num", 20, "--score-batch", 0], "--score-batch must be at least 1"),
         (["--num", 20, "--features", "nowhere"], "no run directory"),
     ],
 )
@@ -153,7 +152,7 @@ def test_refuses_classifiers_of_other_images(train_run, trained, fabric, refusal
     splits = load_splits(run)
     bare = splits._replace(train=dataclasses.replace(splits.train, labels=None))
     with pytest.raises(UserError, match="no labels to train a classifier on"):
-        quality.find_network(fabric, run, Config(run_dir), bare)
+        quality.find_network(fabric, run, run_dir, bare, "", "")
 
 
 def test_a_users_own_network_serves(copy_run, tmp_path, monkeypatch, capsys):
@@ -164,7 +163,7 @@ def test_a_users_own_network_serves(copy_run, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(tmp_path))
     run_dir = copy_run(*LABEL)
     main([str(run_dir), "--num", "20", "--features", "mine:small"])
-    assert "in the features of the network mine:small; no FID" in capsys.readouterr().out
+    assert "in the features of the network mine:small; not an FID" in capsys.readouterr().out
     record = json.loads((run_dir / "quality.json").read_text())
     assert record["features"] == {"network": "the network mine:small"}
     assert 0 < record["frechet"]["samples"] < 4  # the four features lie in [0, 1]

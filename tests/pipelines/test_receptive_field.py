@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.receptive_field import main, measure, parse
+from pipelines.receptive_field import main
 
 FLAGS = ["--image-shape", 1, 5, 7, "--num-layers=1", "--kernel-size=3", "--first-kernel-size=3"]
 
 
 def show(*flags: object) -> None:
-    measure(parse([str(flag) for flag in flags]))
+    main([str(flag) for flag in flags])
 
 
 def test_flags_describe_an_untrained_decoder(capsys, tmp_path):
@@ -42,6 +42,7 @@ def test_a_run_is_measured_where_one_asks(train_run, capsys):
         ([*FLAGS, "--row=9"], "within 5 rows"),
         (["--decoder=deconv"], "expected an autoregressive decoder"),
         ([*FLAGS, "--out=nowhere/field.png"], "no folder"),
+        (["mnist-gated", *FLAGS], "is for an untrained decoder"),
     ],
 )
 def test_refuses(refusal, flags, sentence):

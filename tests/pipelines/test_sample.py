@@ -38,7 +38,7 @@ def test_draws(copy_run):
     assert (x != sampled(run_dir, "--num", 5, "--seed", 1)).any()
     modes = sampled(run_dir, "--num", 5, "--temperature", 0)
     assert (modes == modes[:1]).all()
-    in_parts = sampled(run_dir, "--num", 5, "--batch-size", 2)
+    in_parts = sampled(run_dir, "--num", 5, "--score-batch", 2)
     assert in_parts.shape == x.shape
 
 
@@ -165,12 +165,14 @@ def test_refusals(copy_run, tmp_path, refusal):
     """Each wrong input is named in one sentence."""
     run_dir, labelled = copy_run("pixelcnn"), copy_run("pixelcnn", "--condition=label")
     assert "no run directory" in refusal(main, tmp_path / "none")
-    assert "expected --num" in refusal(main, run_dir, "--num", 0)
+    assert "--num must be at least 1" in refusal(main, run_dir, "--num", 0)
     assert "--temperature" in refusal(main, run_dir, "--temperature", -1)
     assert "--temperature" in refusal(main, run_dir, "--temperature", "nan")
     assert "--seed" in refusal(main, run_dir, "--seed", -1)
-    assert "--batch-size" in refusal(main, run_dir, "--batch-size", 0)
-    assert "--device" in refusal(main, run_dir, "--device", "nowhere")
+    assert "--score-batch" in refusal(main, run_dir, "--score-batch", 0)
+    assert "called --score-batch" in refusal(main, run_dir, "--batch-size", 2)
+    assert "called --accelerator" in refusal(main, run_dir, "--device", "cpu")
+    assert "needs them" in refusal(main, run_dir, "--data-dir", tmp_path)
     assert "given labels" in refusal(main, run_dir, "--label", 3)
     assert "given labels" in refusal(main, run_dir, "--grid", "classes")
     assert "given captions" in refusal(main, run_dir, "--caption", "a circle")

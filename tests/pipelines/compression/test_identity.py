@@ -162,7 +162,7 @@ def test_a_file_of_the_first_version_is_read_after_a_resumption(tmp_path, refusa
 def test_the_last_bit_of_the_posterior_does_not_matter(train_run, images, tmp_path, monkeypatch):
     """Other kernels differ there: in float64, 2**-52 of a number; float32 would be lost."""
     run_dir = train_run("pixelvae")
-    flags = ["--bits-back", "--batch-size=4"]
+    flags = ["--bits-back", "--score-batch=4"]
     file = encode(run_dir, images, tmp_path / "f", *flags)
     exact = encoders.posterior.mean_and_std
     types = set()
@@ -189,7 +189,7 @@ def test_bits_back_files_are_read_by_other_kernels(tmp_path):
     run_dir = WEIGHTS / "mnist-latent"
     with np.load(run_dir / "check.npz") as check:
         np.save(tmp_path / "x.npy", check["x"])
-    file = encode(run_dir, tmp_path / "x.npy", tmp_path / "f", "--bits-back", "--batch-size=4")
+    file = encode(run_dir, tmp_path / "x.npy", tmp_path / "f", "--bits-back", "--score-batch=4")
     for number, setting in enumerate(KERNELS):
         name, value = setting.split("=")
         back = tmp_path / f"{number}.npy"
@@ -243,7 +243,7 @@ def test_a_narrow_posterior_costs_what_its_bound_says(copy_run, images, tmp_path
         encoder.head.bias[encoder.latent_dim :] = -7.6
     save_weights(run_dir, run.model, step=1)
     np.save(tmp_path / "x.npy", np.concatenate([np.load(images)] * 20))
-    file = encode(run_dir, tmp_path / "x.npy", tmp_path / "f", "--bits-back", "--batch-size=4")
+    file = encode(run_dir, tmp_path / "x.npy", tmp_path / "f", "--bits-back", "--score-batch=4")
     bits = {line.strip()[:14]: line.split()[-1] for line in capsys.readouterr().out.splitlines()}
     taken = float(bits["the file's con"]) - float(bits["of which bits "])
     assert taken == pytest.approx(float(bits["the model's bo"]), rel=0.01)

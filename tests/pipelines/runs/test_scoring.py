@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pipelines.data.sets import DataConfig, load
-from pipelines.runs import scoring
-from pipelines.runs.results import VALIDATION_IMAGES, validate
 from pipelines.model import Model
+from pipelines.runs import scoring
 from pipelines.runs.load import open_run
+from pipelines.runs.results import VALIDATION_IMAGES, validate
 from pipelines.runtime.config import DeviceConfig
 from pipelines.runtime.devices import make_fabric
 
