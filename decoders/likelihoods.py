@@ -135,7 +135,10 @@ class Discrete(Likelihood):
 class Categorical(Discrete):
     """Independent probabilities of every level: softmax over `num_levels` logits a channel.
 
-    The parameters are the logits, (B, C * L, *S), channel by channel. A head of zeros is uniform:
+    The parameters are the logits, (B, C * L, *S), channel by channel. A head of zeros is uniform.
+
+    Args:
+        num_levels: Integer levels of a sub-pixel.
 
     >>> x = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
     >>> round(Categorical(4).log_prob(torch.zeros(1, 4, 2, 2), x).sum().item() / -math.log(2), 5)
@@ -171,6 +174,9 @@ class DiagonalGaussian(Likelihood):
 
     The parameters are a mean and a log standard deviation of each channel in turn, (B, 2 * C, *S),
     the latter kept within (-bound, bound) by a tanh.
+
+    Args:
+        bound: Largest absolute log standard deviation.
 
     >>> head = DiagonalGaussian()
     >>> head.log_prob(torch.zeros(1, 2), torch.zeros(1, 1)).item()

@@ -36,6 +36,10 @@ class DiscretizedLogisticMixture(Discrete):
     The parameters of a pixel of C channels with M components are M mixture logits, C * M means,
     C * M log-scales and C * (C - 1) / 2 * M coefficients.
 
+    Args:
+        num_levels: Integer levels of a sub-pixel.
+        num_components: Logistic distributions in the mixture.
+
     Source: Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized
     Logistic Mixture Likelihood and Other Modifications (2017), https://arxiv.org/abs/1701.05517.
 
