@@ -14,18 +14,10 @@ import torch
 from torch import Tensor
 
 from pipelines.data import fingerprint, noise
+from pipelines.data.image_set import Batch
 from pipelines.data.in_memory import Held, hold_arrays, hold_dataset
 from pipelines.data.raw import DataError, RawSplit
 from pipelines.data.subset import Rows
-
-
-class Batch(NamedTuple):
-    """Images and what they are conditioned on."""
-
-    x: Tensor  # (B, C, H, W) levels, uint8, or int64 where there are more than 256
-    y: Tensor | tuple[Tensor, ...] | None
-    """label (B,) int64; mask (B, H, W) uint8 class ids; keypoints (B, K, H, W) uint8; caption
-    (B, T) uint8 characters; a pair of these for a joined condition; None for none."""
 
 
 @dataclass(frozen=True, eq=False)

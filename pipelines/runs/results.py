@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from decoders.checks import pixel_embedding
 from eval import Estimate, Evaluation, Result, Score, Terms, bits_per_dim
 from eval.result_files import scores_beside, to_bytes
+from pipelines.data.image_set import ImageSet
 from pipelines.data.sets import Images, to_display
 from pipelines.model import Model
 from pipelines.runs import pictures, scoring, tensorboard, traversal
@@ -62,7 +63,7 @@ class Record:
 def score(
     fabric: Fabric,
     model: Model,
-    images: scoring.Scorable,
+    images: ImageSet,
     *,
     batch_size: int,
     importance_samples: int,

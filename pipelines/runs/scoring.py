@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from eval import Evaluation, Score, Terms, bits_per_dim, evaluate, evaluate_importance
 from eval.terms import Noise
 from pipelines.data import noise, subset
-from pipelines.data.sets import Batch, Images, order
+from pipelines.data.image_set import ImageSet
+from pipelines.data.sets import Images, order
 from pipelines.model import Model
 from pipelines.runtime.devices import compiled
 from pipelines.runtime.progress import Progress
@@ -24,16 +25,6 @@ BASELINE_IMAGES = 10_000
 BOUND, ESTIMATE, CODES = range(3)  # what latents are drawn for: each has draws of its own
 _PURPOSE = int.from_bytes(b"latents", "big")
 _DRAW = 2**40  # counters from one draw to the next: more than the latents of any set
-
-
-class Scorable(Protocol):
-    """What scoring asks of a set of images; `pipelines.data.sets.Images` is one."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """The images of these indices, and their annotations."""
-        ...
 
 
 def move(y: Any, device: torch.device) -> Any:
@@ -97,7 +88,7 @@ def latent_noise(
 
 
 def batches(
-    fabric: Fabric, images: Scorable, chosen: np.ndarray, batch_size: int, label: str
+    fabric: Fabric, images: ImageSet, chosen: np.ndarray, batch_size: int, label: str
 ) -> Iterator[tuple[np.ndarray, tuple[Tensor, Any]]]:
     """This process's share of the chosen images, none of them padded and none dropped.
 
@@ -129,7 +120,7 @@ def reducer(fabric: Fabric) -> Any:
 def score(
     fabric: Fabric,
     model: Callable[..., Terms],
-    images: Scorable,
+    images: ImageSet,
     *,
     batch_size: int,
     chosen: np.ndarray | None = None,
@@ -166,7 +157,7 @@ def _fixed_seed(fabric: Fabric) -> Iterator[None]:
 def estimate(
     fabric: Fabric,
     model: Model,
-    images: Scorable,
+    images: ImageSet,
     ks: Sequence[int],
     *,
     batch_size: int,

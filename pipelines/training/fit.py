@@ -14,40 +14,34 @@ descends the gradient of the same mean over the same global batch.
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from eval import NonFiniteScoreError
+from pipelines.data.image_set import ImageSet
 from pipelines.runtime.devices import on_main
-from pipelines.runtime.errors import CheckpointError, UserError
+from pipelines.runtime.errors import CheckpointError
 from pipelines.runtime.files import WriteError
 from pipelines.runtime.lock import hold
-from pipelines.runtime.messages import say, warn
+from pipelines.runtime.messages import say
 from pipelines.runtime.progress import Progress
 from pipelines.training import checkpoint
 from pipelines.training.config import MAY_DIFFER, TrainConfig
-from pipelines.training.logs import NONFINITE, Logs, Window
+from pipelines.training.history import History
+from pipelines.training.logs import NONFINITE, Logs
+from pipelines.training.nonfinite import describe, refusal
+from pipelines.training.profiling import profiler
 from pipelines.training.run_directory import remove_leftovers
-from pipelines.training.schedule import TrainingImages, Work, ahead, work
+from pipelines.training.schedule import Work, ahead, work
 from pipelines.training.signals import Interrupts, resume_command
 from pipelines.training.step import Outcome, Stepper
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-
-SCORE = "bits_per_dim"  # in what `evaluate` returns: the lower, the better the checkpoint
-MOST_SKIPS = 20  # non-finite steps in a row, after which leaving them out is no cure
-
-
-class NonFiniteError(UserError):
-    """Training met a loss or a gradient that is no finite number; no weight was changed by it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class FitResult:
 def fit(
     fabric: Fabric,
     model: nn.Module,
-    images: TrainingImages,
+    images: ImageSet,
     config: TrainConfig,
     run_dir: Path | str,
     *,
@@ -117,7 +111,7 @@ class _Training:
         self,
         fabric: Fabric,
         model: nn.Module,
-        images: TrainingImages,
+        images: ImageSet,
         config: TrainConfig,
         run_dir: Path,
         evaluate: Evaluate | None,
@@ -128,11 +122,7 @@ class _Training:
         self.total = config.total_steps(len(images))
         self.stepper = Stepper(fabric, model, config, self.total)
         self.interrupts = Interrupts()
-        self.window = Window()
-        self.best: dict[str, Any] | None = None
-        self.evaluated = 0  # the step of the last evaluation
-        self.skipped = self.skipped_in_a_row = 0
-        self.seconds = 0.0  # of earlier parts of this run
+        self.history = History()
         self.saved = -1  # the step of the last checkpoint
         self.metrics: dict[str, Any] = {}
 
@@ -147,7 +137,8 @@ class _Training:
             self._begin(stack, begun)
             self.logs = stack.enter_context(Logs(self.run_dir, step=self.step, enabled=self.main))
             stack.enter_context(self.interrupts)
-            profiler = self._profiler(stack) if self.config.profile and self.main else None
+            traced = self.config.profile and self.main
+            trace = stack.enter_context(profiler(self.run_dir)) if traced else None
             show = self.main and self.total > 0
             bar = Progress(self.total, label, initial=self.step, enabled=show)
             stack.enter_context(bar)
@@ -157,15 +148,15 @@ class _Training:
                 self._note(job, outcome)
                 key = "bits_per_dim" if figure == "bits/dim" else figure
                 bar.update(1, **({figure: self.metrics[key]} if key in self.metrics else {}))
-                if profiler is not None:
-                    profiler.step()
+                if trace is not None:
+                    trace.step()
                 if any(outcome.flags):
                     self._leave(130 if outcome.flags[0] else 143)
                 if self._evaluate_if_due() or self._due(self.config.checkpoint_every):
                     self._save()
             if self.saved != self.step:
                 self._save()
-        return FitResult(self.stepper.averaged(), self.step, self._time(), self.metrics)
+        return FitResult(self.stepper.averaged(), self.step, self.history.seconds, self.metrics)
 
     def _begin(self, stack: contextlib.ExitStack, begun: Callable[[], object]) -> None:
         """Lock the run directory, and go on from its newest checkpoint if the run is resumed."""
@@ -178,7 +169,7 @@ class _Training:
         if self.config.resume:
             self._restore()
         on_main(self.fabric, begun)
-        self.began = time.monotonic()
+        self.history.start()
 
     def _read(self, step: int) -> Work:
         return work(
@@ -194,42 +185,22 @@ class _Training:
     def _due(self, every: int) -> bool:
         return every > 0 and self.step > 0 and self.step % every == 0
 
-    def _time(self) -> float:
-        return self.seconds + time.monotonic() - self.began
-
-    def _profiler(self, stack: contextlib.ExitStack) -> torch.profiler.profile:
-        path = self.run_dir / "trace.json"
-
-        def export(profile: torch.profiler.profile) -> None:
-            try:
-                profile.export_chrome_trace(str(path))
-            except (OSError, RuntimeError) as error:
-                warn(f"cannot write {path}: {error}")
-
-        return stack.enter_context(
-            torch.profiler.profile(
-                schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
-                on_trace_ready=export,
-            )
-        )
-
     # What is seen of a step
 
     def _note(self, job: Work, outcome: Outcome) -> None:
         """Metrics, when they are due; or a record of a step that could not be taken."""
+        self.history.skipped.count(taken=outcome.status != "nonfinite")
         if outcome.status == "nonfinite":
             self._meet_nonfinite(job, outcome)
-        else:
-            self.skipped_in_a_row = 0
         if outcome.status == "taken":
-            self.window.add(outcome.sums, outcome.norm, len(job.indices), outcome.auxiliary)
+            self.history.window.add(outcome.sums, outcome.norm, len(job.indices), outcome.auxiliary)
         due = self._due(self.config.log_every)
         if due or self.step == self.total:
-            figures = self.window.figures(dims=job.parts[0].x[0].numel())
+            figures = self.history.window.figures(dims=job.parts[0].x[0].numel())
             figures |= {
                 "learning_rate": self.stepper.learning_rate,
-                "skipped": self.skipped,
-                "seconds": self._time(),
+                "skipped": self.history.skipped.total,
+                "seconds": self.history.seconds,
             }
             if self.config.soft_free_bits > 0:
                 for level, scale in enumerate(self.stepper.scales):
@@ -237,42 +208,26 @@ class _Training:
             self.logs.write(self.step, figures)
             self.metrics = {"step": self.step, **figures}
         if due:  # and not at the end, which may turn out to be the middle of a longer run
-            self.window.clear()
+            self.history.window.clear()
 
     def _meet_nonfinite(self, job: Work, outcome: Outcome) -> None:
         """Put the step on record; then raise, or leave it out."""
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        last_good = self.step - self.skipped_in_a_row
-        loss, norm = outcome.sums[0] / len(job.indices), outcome.norm
-        self.logs.nonfinite(
-            self.step,
-            {
-                "last_good_step": last_good,
-                "loss": loss if math.isfinite(loss) else str(loss),
-                "grad_norm": norm if math.isfinite(norm) else str(norm),
-                "indices": job.indices.tolist(),
-                "action": self.config.on_nonfinite,
-            },
-        )
-        if self.config.on_nonfinite == "skip" and self.skipped_in_a_row < MOST_SKIPS:
+        last_good = self.step - self.history.skipped.in_a_row
+        action = self.config.on_nonfinite
+        record = describe(job, outcome, last_good=last_good, action=action)
+        self.logs.nonfinite(self.step, record)
+        if action == "skip" and not self.history.skipped.too_many:
             return
         self.stepper.step -= 1  # it was not done: a resumed run meets it again
-        self.skipped -= 1
-        self.skipped_in_a_row -= 1
+        self.history.skipped.take_back()
         self._save()
-        raise NonFiniteError(
-            f"step {self.step + 1} has a loss of {loss} and a gradient of norm {norm}, so it was "
-            f"not taken; the weights of step {last_good} are saved and the batch is on record in "
-            f"{self.run_dir / NONFINITE}: lower --learning-rate in a new run, or go on with "
-            "--resume --on-nonfinite skip"
-        )
+        raise refusal(self.step + 1, record, self.run_dir / NONFINITE)
 
     def _evaluate_if_due(self) -> bool:
         """Score the averaged model; True if it is the best so far, and so to be kept."""
         every = self.config.eval_every
         due = self._due(every) or (every > 0 and self.step == self.total)
-        if self.evaluate is None or not due or self.step == self.evaluated:
+        if self.evaluate is None or not due or self.step == self.history.evaluated:
             return False
         model = self.stepper.averaged()
         try:
@@ -280,32 +235,19 @@ class _Training:
         except NonFiniteScoreError:  # in every process
             self._save()
             raise
-        self.evaluated = self.step
         self.logs.write(self.step, {f"valid/{name}": value for name, value in scores.items()})
-        if self.best is not None and scores[SCORE] >= self.best[SCORE]:
-            return False
-        self.best = {"step": self.step, SCORE: float(scores[SCORE])}
-        return True
+        return self.history.evaluate(self.step, scores)
 
     # What lasts
 
     def _save(self) -> None:
         """Write a checkpoint and the averaged weights; an error is raised in every process."""
-        state = self.stepper.state() | {
-            "window": self.window.state,
-            "auxiliary": self.window.auxiliary,
-            "best": self.best,
-            "evaluated": self.evaluated,
-            "skipped": [self.skipped, self.skipped_in_a_row],
-            "seconds": self._time(),
-            "config": _training_fields(self.config),
-            "data": self.images.fingerprint,
-        }
-        best = self.best["step"] if self.best else None
+        state = self.stepper.state() | self.history.state()
+        state |= {"config": asdict(self.config), "data": self.images.fingerprint}
 
         def write() -> None:
             self.logs.sync()
-            keep = self.config.keep_checkpoints
+            keep, best = self.config.keep_checkpoints, self.history.best_step
             try:
                 checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
                 checkpoint.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
@@ -324,15 +266,12 @@ class _Training:
         state = checkpoint.read_state(path)
         checkpoint.check_same(
             {**state["config"], "training set": state["data"]},
-            {**_training_fields(self.config), "training set": self.images.fingerprint},
+            {**asdict(self.config), "training set": self.images.fingerprint},
             source=path,
             may_differ=MAY_DIFFER,
         )
         self.stepper.load(state, path)
-        self.window.state, self.best = state["window"], state["best"]
-        self.window.auxiliary = state.get("auxiliary")  # older checkpoints have none
-        self.evaluated, self.seconds = state["evaluated"], state["seconds"]
-        self.skipped, self.skipped_in_a_row = state["skipped"]
+        self.history.load(state)
         self._say(f"resuming from step {self.step} of {self.total} ({path})")
 
     def _leave(self, code: int) -> None:
@@ -347,8 +286,3 @@ class _Training:
     def _say(self, message: str) -> None:
         if self.main:
             say(message)
-
-
-def _training_fields(config: TrainConfig) -> dict[str, Any]:
-    """The fields of TrainConfig, without those that a pipeline's own config may add."""
-    return {field.name: getattr(config, field.name) for field in fields(TrainConfig)}

@@ -10,30 +10,16 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from pipelines.data.sets import Batch, order
+from pipelines.data.image_set import Batch, ImageSet
+from pipelines.data.sets import order
 from pipelines.training.config import steps_per_epoch
 
 T = TypeVar("T")
-
-
-class TrainingImages(Protocol):
-    """What training asks of a data set; `pipelines.data.sets.Images` is one."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal if and only if images, annotations and options are."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray, *, noise_seed: tuple[int, ...]) -> Batch:
-        """The images of these indices; a pure function."""
-        ...
 
 
 @lru_cache(maxsize=2)
@@ -76,7 +62,7 @@ def share(indices: np.ndarray, rank: int, world: int, parts: int) -> list[np.nda
 
 
 def work(
-    images: TrainingImages,
+    images: ImageSet,
     step: int,
     *,
     seed: int,

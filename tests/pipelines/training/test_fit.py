@@ -21,7 +21,8 @@ from pipelines.runtime.errors import CheckpointError
 from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
 from pipelines.training.ema import EMA
-from pipelines.training.fit import NonFiniteError, fit
+from pipelines.training.fit import fit
+from pipelines.training.nonfinite import NonFiniteError
 from pipelines.training.schedule import batch_indices, work
 from pipelines.training.step import Stepper
 
