@@ -1,1 +1,1 @@
-"""Data sets: where they are found, how they are read, packed and handed over in batches."""
+"""Data sets, from files or your own arrays to batches."""

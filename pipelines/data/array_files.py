@@ -1,7 +1,7 @@
-"""Read array files that nobody vouches for: npz, npy, gzip and pickles of arrays.
+"""Readers of untrusted array files: npz, npy, gzip and pickles of arrays.
 
 No reader runs code that a file brings, and none asks for memory before the header of an array has
-said how much it needs. Whatever a damaged file makes a library raise ends as one `DataError`.
+said how much it needs. Whatever a library raises for a damaged file becomes one `DataError`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAPPED = "use fewer images, or save the arrays as .npy files, which --data npy 
 
 
 class Header(NamedTuple):
-    """The head of an array in npy format."""
+    """Header of an array in npy format."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -36,7 +36,7 @@ class Header(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes of the values that follow."""
+        """Size of the values that follow, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -51,8 +51,8 @@ def guarded(
     Args:
         path: a file.
         read: reads it.
-        damaged: what is the matter if its content cannot be read; the reason follows.
-        cure: what to do about that.
+        damaged: says that its content cannot be read; the reason follows.
+        cure: says what to do about that.
 
     Raises:
         DataError: the file cannot be opened, is damaged, or needs more memory than there is.
@@ -80,7 +80,7 @@ def check_memory(name: str, size: int) -> None:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that this process may still use, as far as the system tells."""
+    """Return the memory in bytes that this process may still use, as far as the system tells."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -91,7 +91,7 @@ def free_memory() -> int:
 
 
 def read_header(file: IO[bytes]) -> Header:
-    """Read the head of an array in npy format; the file is left where the values begin.
+    """Read the header of an array in npy format, up to where the values begin.
 
     Raises:
         ValueError: it is not one, or its values are Python objects.
@@ -138,7 +138,7 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> int:
-    """Return the bytes of an array in an npz, from its header; the archive must agree."""
+    """Return the size of an array in an npz from its header, which the archive must confirm."""
     with archive.open(info) as file:
         header = read_header(file)
         if file.tell() + header.size != info.file_size:
@@ -147,7 +147,7 @@ def _unpacked(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> int
 
 
 def map_npy(path: Path) -> np.ndarray:
-    """Return the array in an npy, memory-mapped and read-only, for reading in random order.
+    """Map the array of an npy into memory, read-only, for reading in random order.
 
     Raises:
         DataError: the file is damaged, or holds anything but a plain array
@@ -162,7 +162,7 @@ def _map_npy(path: Path) -> np.ndarray:
         buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if len(buffer) < offset + header.size:
         raise ValueError(f"it ends before its {count:,} values do")
-    if hasattr(buffer, "madvise"):  # else every image drags in megabytes of its neighbours
+    if hasattr(buffer, "madvise"):  # otherwise every image reads megabytes of its neighbors
         buffer.madvise(mmap.MADV_RANDOM)
     empty = np.empty(0, header.dtype)
     values = np.frombuffer(buffer, header.dtype, count, offset) if count else empty
@@ -188,7 +188,7 @@ def whole_numbers(path: Path | str, name: str, values: np.ndarray) -> np.ndarray
 
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a pickled dict; nothing but arrays of numbers is unpickled.
+    """Return the arrays of a pickled dict. Only arrays of numbers are unpickled.
 
     Raises:
         DataError: the file is damaged, or holds anything else.
@@ -206,10 +206,10 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays of numbers, and no other object or function.
+    """Unpickler of NumPy arrays of numbers, and of no other object or function.
 
-    Even NumPy's own are replaced: a pickle could call them with any shape, or set the flags of a
-    type that say which values are pointers.
+    Even NumPy's own functions are replaced: a pickle could call them with any shape, or set the
+    flags of a type that say which values are pointers.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -227,7 +227,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _Type:
-    """The type of an array of numbers, from its name and its pickled state."""
+    """Type of an array of numbers, from its name and its pickled state."""
 
     def __init__(self, name: str, *_: object):
         self.dtype = np.dtype(name)
@@ -251,14 +251,14 @@ class _Array:
 
 
 def _from_buffer(content: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
-    """An array of numbers, as protocol 5 holds it."""
+    """Return an array of numbers from the form of protocol 5."""
     array = _Array()
     array.__setstate__((1, shape, kind, order == "F", content))
     return array
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes, as protocols below 3 hold them."""
+    """Return bytes from the form of protocols below 3."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
     return text.encode("latin1")

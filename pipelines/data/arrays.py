@@ -1,4 +1,4 @@
-"""Data sets in array files: npz, npy, the course's pickles, binarised MNIST."""
+"""Data sets in array files: npz, npy, the course's pickles, binarized MNIST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = {name + kind for name in _SPLITS for kind in ("", "_labels")}
 
 
 def require(arrays: dict[str, np.ndarray], path: Path, *names: str) -> None:
-    """Raise a DataError unless all these arrays are there."""
+    """Raise a DataError unless all these arrays are present."""
     for name in names:
         if name not in arrays:
             found = ", ".join(arrays) or "nothing"
@@ -26,7 +26,7 @@ def require(arrays: dict[str, np.ndarray], path: Path, *names: str) -> None:
 
 
 def batch_labels(path: Path, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The labels 1..num_classes of an npz batch, counted from 0."""
+    """Return the labels 1..num_classes of an npz batch, counted from 0."""
     labels = whole_numbers(path, "labels", labels).reshape(-1)
     if labels.size and (labels.min() < 1 or labels.max() > num_classes):
         found = f"{labels.min()}..{labels.max()}"
@@ -35,10 +35,10 @@ def batch_labels(path: Path, labels: np.ndarray, num_classes: int) -> np.ndarray
 
 
 def binarized_mnist(config: DataConfig) -> Raw:
-    """The statically binarised MNIST that the literature scores: 50,000 / 10,000 / 10,000.
+    """Read the statically binarized MNIST of the literature: 50,000 / 10,000 / 10,000 images.
 
-    Read from `binarized_mnist.npz` (`train`, `valid`, `test`: packed bits (N, 98), or (N, 784)), or
-    from the original `binarized_mnist_{train,valid,test}.amat`.
+    In `binarized_mnist.npz` (`train`, `valid`, `test`: packed bits (N, 98), or (N, 784)), or the
+    original `binarized_mnist_{train,valid,test}.amat`.
     Source: H. Larochelle, I. Murray, "The neural autoregressive distribution estimator", 2011.
     """
     root = source_of(config)
@@ -68,7 +68,7 @@ def _read_amat(path: Path) -> np.ndarray:
 
 
 def _binary_images(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Rows of 784 zeros and ones, of any type, as images; anything else is refused."""
+    """Return rows of 784 zeros and ones, of any type, as images; refuse anything else."""
     numbers = rows.dtype.kind in "iufb"
     if not numbers or rows.size == 0 or rows.size % 784 or ((rows != 0) & (rows != 1)).any():
         raise DataError(f"{path} is damaged: expected rows of 784 zeros and ones; fetch it again")
@@ -76,7 +76,7 @@ def _binary_images(path: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def npz(config: DataConfig) -> Raw:
-    """Your own arrays: an npz with `train`, `test` or `valid` (or both), and `<split>_labels`.
+    """Read your own arrays: an npz with `train`, `test` or `valid` (or both), and `<split>_labels`.
 
     Images are integers (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
     """
@@ -85,7 +85,7 @@ def npz(config: DataConfig) -> Raw:
 
 
 def npy(config: DataConfig) -> Raw:
-    """Your own arrays, memory-mapped: `train.npy`, `test.npy` or `valid.npy`, `*_labels.npy`."""
+    """Map your own arrays into memory: `train.npy`, `test.npy` or `valid.npy`, `*_labels.npy`."""
     root = folder_of(config)
     paths = [path for path in sorted(root.glob("*.npy")) if path.stem in _NAMES]
     arrays = {path.stem: map_npy(path) for path in paths}
@@ -96,9 +96,9 @@ def npy(config: DataConfig) -> Raw:
 
 
 def berkeley(config: DataConfig) -> Raw:
-    """A pickle of Berkeley's CS294-158 course: `train`, `test`, and perhaps `*_labels`.
+    """Read a pickle of Berkeley's CS294-158 course: `train`, `test`, and perhaps `*_labels`.
 
-    Images are uint8 (N, H, W, C), colour ones in 4 levels. Only arrays are unpickled: a file with
+    Images are uint8 (N, H, W, C), color ones in 4 levels. Only arrays are unpickled: a file with
     anything else in it is refused, and none of its code runs.
     """
     path = _one_file(source_of(config), "*.pkl")
@@ -142,9 +142,9 @@ def _from_arrays(
 def _num_levels(
     config: DataConfig, path: Path, images: dict[str, np.ndarray], default: int, carried: int
 ) -> int:
-    """The number of levels: the flag's or the files' own, else `default` for bytes.
+    """Return the number of levels: the flag's or the files' own, else `default` for bytes.
 
-    Wider integers are index maps, with as many levels as the highest one needs.
+    Wider integers are index maps, with one level more than the highest.
     """
     if carried and config.native_levels not in (0, carried):
         raise DataError(
@@ -161,13 +161,13 @@ def _num_levels(
     if not 2 <= levels <= MAX_LEVELS:
         raise DataError(
             f"{source} has levels 0..{levels - 1}, expected 2 to {MAX_LEVELS:,} of them: renumber "
-            "or quantise them"
+            "or quantize them"
         )
     return levels
 
 
 def channels_first(name: str, images: np.ndarray) -> np.ndarray:
-    """Images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W), C being 1 or 3.
+    """Return images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W), C being 1 or 3.
 
     Raises:
         DataError: they are none of these, or not integers.

@@ -1,4 +1,4 @@
-"""npz batches, in the layout of the downsampled ImageNet release: `data` is uint8 (N, 3·S·S)."""
+"""npz batches in the layout of the downsampled ImageNet release: `data` is uint8 (N, 3·S·S)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BROKEN = (
 def find(folders: Iterable[Path], split: str) -> list[Path]:
     """Find the batches of a split, "train" or "val", in their order; empty if there are none.
 
-    Names that a browser or a file manager gave to a copy, `val_data (1).npz`, are left out aloud.
+    Copies named by a browser or file manager, `val_data (1).npz`, are left out with a warning.
 
     Raises:
         DataError: a batch is in two of the folders
@@ -57,7 +57,7 @@ def find(folders: Iterable[Path], split: str) -> list[Path]:
 
 
 def pickled(folders: Iterable[Path]) -> list[Path]:
-    """Find batches of the same release as pickles, which are not read: they may run any code."""
+    """Find pickled batches of the same release, which are not read: they may run any code."""
     paths = (path for folder in folders for path in sorted(folder.iterdir()) if not path.suffix)
     return [path for path in paths if any(name.fullmatch(path.name) for name in _NAMES.values())]
 
@@ -79,7 +79,7 @@ def shape(path: Path) -> tuple[int, int]:
             raise ValueError(f"its array 'data' has {size:,} bytes, not {rows * width:,}")
         return rows, width
     except _BROKEN as error:
-        raise DataError(f"{path} is no batch of images ({error}): fetch it again") from error
+        raise DataError(f"{path} is not a batch of images ({error}): fetch it again") from error
 
 
 def read_rows(
@@ -90,7 +90,7 @@ def read_rows(
     Args:
         path: the batch.
         width: bytes of a row.
-        taken: the numbers of the rows that are wanted, sorted (None: all).
+        taken: sorted numbers of the rows to read (None: all).
         count: rows in memory at a time.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Where packed images are kept: the first folder that can be written.
+"""Folder of packed images: the first one that can be written.
 
-`--cache-dir`, or else `.packed` in the data folder, $XDG_CACHE_HOME, ~/.cache, and the system's
-folder for temporary files, which a user without a home still has.
+`--cache-dir`, otherwise `.packed` in the data folder, $XDG_CACHE_HOME, ~/.cache, or the system's
+folder for temporary files, which exists for a user without a home too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _NAME = "pixel-decoders"
 
 
 def cache_folders(source: Path, chosen: str = "") -> list[Path]:
-    """Return the folders that may hold the packed form of `source`, the preferred one first.
+    """Return the folders that may hold the packed form of `source`, in order of preference.
 
     Args:
         source: the folder of the images.
-        chosen: the value of `--cache-dir`; then there is no other.
+        chosen: value of `--cache-dir`; if given, there is no other folder.
     """
     owner = hashlib.sha256(str(source.resolve()).encode(errors="surrogateescape")).hexdigest()[:12]
     below = f"{source.resolve().name}-{owner}"
@@ -67,7 +67,7 @@ def _temporary() -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else made this folder, where everybody could have."""
+    """Return True unless another user made this folder, in a place that all can write."""
     try:
         return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
     except OSError:  # there is none yet
@@ -84,7 +84,7 @@ def _expanded(chosen: str) -> Path:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether this folder can be written, or made.
+    """Return whether this folder can be written, or created.
 
     The permission bits count even for root, who could write into a folder marked read-only.
     """
@@ -93,5 +93,5 @@ def _is_writable(folder: Path) -> bool:
         while not folder.exists():
             folder = folder.parent
         return folder.is_dir() and os.access(folder, os.W_OK) and bool(folder.stat().st_mode & bits)
-    except OSError:  # a folder on the way that can't be entered
+    except OSError:  # a parent that can't be entered
         return False

@@ -1,8 +1,8 @@
-"""Encoded images -> uint8 rows of one big array; run as a module, one of packing's workers.
+"""Decoding of images into uint8 rows of one large array, in worker processes of packing.
 
-A worker is `python -m pipelines.data.decoding`: it reads one JSON task a line from standard input
-and answers each with one JSON line, the damaged rows. Own processes, not `multiprocessing`: they
-import neither torch nor the caller's main module, which needs no `__name__` guard.
+A worker reads one JSON task per line from standard input, and answers each with one JSON line, the
+damaged rows. Processes of our own, not of `multiprocessing`: they import neither torch nor the
+caller's main module, which needs no `__name__` guard.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[
 
     A task has `start`, its first row, `count`, and one of: `images`, [[path, offset, bytes], …];
     `batch`, the path of an npz of planar rows; `parquet`, the path of one, and a row `group` of it.
-    With `taken`, a list of numbers, only those images of the batch or group are.
-    Returns the damaged: (row, what is wrong with it).
+    With `taken`, a list of numbers, only those images of the batch or group are decoded.
+
+    Returns:
+        Damaged rows, each with its fault.
 
     Raises:
-        OSError: `target` can't be written, which is no fault of the images
+        OSError: `target` can't be written, which is not a fault of the images
     """
     start, row_bytes = task["start"], int(np.prod(rules.shape))
     target.seek(offset + start * row_bytes)
@@ -57,9 +59,9 @@ def fill(target: BinaryIO, offset: int, rules: Rules, task: dict) -> list[tuple[
 def _decoded(
     images: Iterable[Callable[[], np.ndarray]], rules: Rules, damaged: list[tuple[int, str]]
 ) -> Iterator[bytes]:
-    """The images one after another; those that fail are noted in `damaged` and left black.
+    """Yield the images one by one; note those that fail in `damaged`, and leave them black.
 
-    One by one: megabytes at once would be asked of the system, and given back, for every task.
+    A block for the whole task would be allocated and freed by the system each time.
     """
     for row, levels in enumerate(images):
         try:

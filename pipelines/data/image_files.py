@@ -1,9 +1,9 @@
-"""One encoded image file -> uint8 levels of a given shape, or every reason why it is not usable.
+"""Decoder of image files: uint8 levels of a given shape, or every reason against it.
 
-    bytes ── open ── upright (EXIF) ── over the background ── grey or RGB ── resized ── (C, H, W)
+    bytes ── open ── upright (EXIF) ── over the background ── gray or RGB ── resized ── (C, H, W)
 
-Nothing is changed without a flag: transparency, colors, sizes and further pictures in a file are
-problems that are named, each with the flag or the cure for it.
+Nothing is changed without a flag. Transparency, other colors or sizes, and further pictures in a
+file are problems, each named with its flag or cure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.data.raw import DataError
 
-# Endings of the files that Pillow reads exactly; of other files, listings say that they left them.
+# Extensions of files that Pillow reads exactly; listings report that they left out other files.
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
@@ -28,10 +28,10 @@ VERSION = 2  # raise it when `decode` gives other levels for the same file: sets
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")  # others may run programs
 _CONVERTIBLE = {
     "1": "1-bit black and white",
-    "L": "grey",
-    "LA": "grey with alpha",
-    "P": "palette-coloured",
-    "PA": "palette-coloured with alpha",
+    "L": "gray",
+    "LA": "gray with alpha",
+    "P": "palette-colored",
+    "PA": "palette-colored with alpha",
     "RGB": "RGB",
     "RGBA": "RGBA",
     "CMYK": "CMYK",
@@ -41,11 +41,11 @@ _TAG_ORIENTATION, _TAG_BITS = 0x0112, 258
 
 
 class Rules(NamedTuple):
-    """What an image must be, and what may be done to make it so."""
+    """Shape that an image must have, and conversions that are allowed."""
 
     shape: tuple[int, int, int]  # C (1 or 3), H, W
-    convert: bool = False  # grey, palette, RGB, RGBA and CMYK into the C wanted
-    resize: bool = False  # box-filtered to cover (H, W), then cropped at the centre
+    convert: bool = False  # gray, palette, RGB, RGBA and CMYK into C channels
+    resize: bool = False  # box-filtered to cover (H, W), then cropped at the center
     background: tuple[int, int, int] | None = None  # RGB under transparent pixels
 
 
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
 
     kind: str  # "damaged" | "picture" | "color" | "transparent" | "size"
     reason: str  # completes a sentence that begins with the file's name
-    flag: str = ""  # the flag that lets such images pass, if there is one
+    flag: str = ""  # flag that admits such images, if there is one
 
 
 class UnfitError(ValueError):
@@ -147,7 +147,7 @@ def has_alpha(image: Any) -> bool:
 
 
 def _misfits(image: Any, rules: Rules) -> list[Problem]:
-    """Everything about a picture that the rules don't allow."""
+    """Return every violation of the rules."""
     channels, height, width = rules.shape
     mode, flag = ("RGB", "--rgb") if channels == 3 else ("L", "--gray")
     found = _CONVERTIBLE.get(image.mode)
@@ -187,7 +187,7 @@ def _check_bits(bits: int) -> None:
 
 
 def _header_bits(data: bytes) -> int:
-    """Bits per channel where Pillow would cut them to 8 without a word; else 8."""
+    """Return the bits per channel where Pillow would silently cut them to 8; else 8."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24:
         return data[24]
     if data[:2] in (b"P2", b"P3", b"P5", b"P6"):  # Netpbm: magic, width, height, largest value
@@ -222,7 +222,7 @@ def _upright(image: Any) -> Any:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats of EXTENSIONS that this Pillow reads; others, such as EPS, run programs."""
+    """Return those formats that this Pillow reads; others, such as EPS, run programs."""
     from PIL import Image
 
     Image.init()
@@ -238,4 +238,4 @@ def _explain(error: Exception, data: bytes) -> str:
         return " ".join(str(error).split()) or type(error).__name__
     if data[4:12] in (b"ftypavif", b"ftypavis"):
         return "this Pillow does not read AVIF"
-    return "its format is not recognised"
+    return "its format is not recognized"

@@ -1,6 +1,6 @@
-"""Images: one split of a data set as the models see it, read in batches by index.
+"""Images: one split of a data set as models see it, read in batches by index.
 
-Levels, binarising, grey and padding are applied to every batch as it is read, without a loop over
+Levels, binarization, gray and padding are applied to each batch as it is read, without a loop over
 its images, so that a memory-mapped set of a million images takes no memory.
 """
 
@@ -22,12 +22,12 @@ from pipelines.data.subset import Rows
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One split of one data set. Its images are read by `batch`."""
+    """One split of a data set; `batch` reads its images."""
 
     name: str
     split: str  # "train" | "valid" | "test"
     variant: str  # "" | "old" | "new" | "subset: …", with how it was drawn
-    is_subset: bool  # whether the data set has more images in this split
+    is_subset: bool  # the data set has more images in this split
     num_levels: int  # of the images that `batch` gives
     image_shape: tuple[int, int, int]  # of the images that `batch` gives: C, H, W
     fingerprint: str  # hex; equal if and only if images, labels and options are
@@ -182,12 +182,12 @@ class Images:
         return len(self._pixels)
 
     def batch(self, indices: np.ndarray, *, noise_seed: tuple[int, ...] = (0,)) -> Batch:
-        """The images of these indices, in this order.
+        """Return the images at these indices, in this order.
 
         Args:
             indices: integers (B,) in [0, len(self))
-            noise_seed: decides the dynamic binarisation of training images; every image's draw
-                depends on this and its own index, not on the rest of the batch
+            noise_seed: seed of the dynamic binarization of training images. The draw of an image
+                depends on the seed and its own index, not on the rest of the batch
 
         Example:
             >>> from pipelines.data.sets import DataConfig, load
@@ -244,7 +244,7 @@ class Splits(NamedTuple):
 
 
 def to_display(x: Tensor, num_levels: int) -> Tensor:
-    """Levels 0..num_levels-1 spread evenly over 0..255, uint8, for pictures.
+    """Spread levels 0..num_levels-1 evenly over 0..255, uint8, for pictures.
 
     Example:
         >>> to_display(torch.tensor([0, 1, 3], dtype=torch.uint8), 4).tolist()
@@ -255,7 +255,7 @@ def to_display(x: Tensor, num_levels: int) -> Tensor:
 
 
 def _to_gray(x: np.ndarray) -> np.ndarray:
-    """(B, 3, H, W) -> (B, 1, H, W): ITU-R 601 luma, rounded as Pillow rounds it."""
+    """Convert (B, 3, H, W) to (B, 1, H, W): ITU-R 601 luma, rounded as Pillow does."""
     weights = np.array([19595, 38470, 7471], dtype=np.uint32)
     luma = np.einsum("bchw,c->bhw", x.astype(np.uint32), weights)
     return ((luma + 0x8000) >> 16).astype(x.dtype)[:, None]

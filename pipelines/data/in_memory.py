@@ -1,4 +1,4 @@
-"""Your own arrays, tensors and torch data sets as checked levels in memory.
+"""Arrays, tensors and torch data sets of your own, as checked levels in memory.
 
 arrays │ tensors │ map-style Dataset ── floats quantized, shapes and labels checked ──> Held
 """

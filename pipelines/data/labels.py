@@ -1,4 +1,4 @@
-"""Class labels of image files: from their folders, or from a column; or why there are none."""
+"""Class labels of image files, from their folders or a column, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MOST_CLASSES = 1 << 16  # more need as many images: sparse ids would ask for ter
 class Labels(NamedTuple):
     """The labels of all splits of a data set."""
 
-    splits: dict[str, np.ndarray | None]  # (N,) int64, from 0, for each split; all None or none
+    splits: dict[str, np.ndarray | None]  # (N,) int64, from 0; None for all or for none
     num_classes: int = 0  # 0 without labels
     missing: str = ""  # why there are no labels
-    dropped: bool = False  # whether some images had labels
+    dropped: bool = False  # some images had labels
 
     def checked(self, config: DataConfig) -> Labels:
-        """Return these labels; warn where some were dropped, before hours of packing.
+        """Return these labels; warn before packing if some were dropped.
 
         Raises:
             DataError: there are none, and `--condition` asks for them
@@ -40,7 +40,7 @@ class Labels(NamedTuple):
 
 
 def from_folders(listings: Mapping[str, Listing]) -> Labels:
-    """Number the first folder of every path; the several folders of train are the classes."""
+    """Number the first folder of every path; the folders of train are the classes."""
     names = {}
     for split, listing in listings.items():
         names[split] = np.array([_first_folder(path) for path in listing.paths])
@@ -57,7 +57,7 @@ def from_folders(listings: Mapping[str, Listing]) -> Labels:
 
 
 def from_columns(found: Mapping[str, np.ndarray | str | None], num_classes: int) -> Labels:
-    """Take the labels of all splits as `listing.list_parquet` read them; number those of text."""
+    """Return the labels of all splits that `listing.list_parquet` read, with text numbered."""
     for split, labels in found.items():
         if isinstance(labels, str):
             return _none(found, labels)
@@ -77,7 +77,7 @@ def _numbered(names: Mapping[str, np.ndarray], what: str) -> Labels:
     for split, found in names.items():
         unknown = np.setdiff1d(found, classes)
         if len(unknown):
-            return _none(names, f"{split} has the {what} {unknown[0]!s}, which train has not")
+            return _none(names, f"{split} has the {what} {unknown[0]!s}, which train does not")
     splits = {split: np.searchsorted(classes, found) for split, found in names.items()}
     return Labels({split: one.astype(np.int64) for split, one in splits.items()}, len(classes))
 

@@ -1,6 +1,7 @@
-"""Data sets of image files: the layouts in which ImageNet is found, and folders of one's own.
+"""Data sets of image files: the layouts of ImageNet, and folders of your own.
 
-Every split is recognised by looking, listed, and packed once into a memory-mapped array.
+The layout of every split is detected, its images are listed, and packed once into a memory-mapped
+array.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _COLORS = {"--rgb", "--gray", "--background"}  # flags that change what images a
 
 
 def imagenet(config: DataConfig) -> Raw:
-    """Downsampled ImageNet, 64x64 or 32x32, in any layout that it is found in.
+    """Read downsampled ImageNet, 64x64 or 32x32, in any of its layouts.
 
     In `--data-dir`, or in a folder in it, each split is one of:
 
@@ -50,7 +51,7 @@ def imagenet(config: DataConfig) -> Raw:
     - parquet files `train-*.parquet` with columns `image` and perhaps `label` (needs pyarrow)
     - one array `*train*.npy`, uint8 (N, 64, 64, 3) or (N, 3, 64, 64)
 
-    The variant is told by the counts: "old" is the release of A. van den Oord et al., "Pixel
+    The counts tell the variant: "old" is the release of A. van den Oord et al., "Pixel
     recurrent neural networks", 2016; "new" that of P. Chrabaszcz et al., "A downsampled variant of
     ImageNet", 2017, https://arxiv.org/abs/1707.08819. Their numbers are not comparable.
     """
@@ -77,10 +78,10 @@ def imagenet(config: DataConfig) -> Raw:
 
 
 def folder(config: DataConfig) -> Raw:
-    """Your own image files: folders `train`, `valid` or `test` (or both), images anywhere in them.
+    """Read your own image files, anywhere in folders `train`, and `valid` or `test` or both.
 
     Without `--image-size` all images must have the first one's size, and without `--gray` or
-    `--rgb` be of its kind, grey or RGB. Folders of the same names in every split are labels.
+    `--rgb` be gray or RGB like it. Folders of the same names in every split are labels.
     """
     root = folder_of(config)
     found = {split: _subfolder(root, names) for split, names in _NAMES.items()}
@@ -98,7 +99,7 @@ def folder(config: DataConfig) -> Raw:
 
 
 def celeba(config: DataConfig) -> Raw:
-    """CelebA, aligned and cropped faces, by torchvision; `--image-size` is usual (64)."""
+    """Read CelebA, aligned and cropped faces, by torchvision, usually with `--image-size 64`."""
     listings = {}
     for split in ("train", "valid", "test"):
         data = download("CelebA", config, split=split)
@@ -110,7 +111,7 @@ def celeba(config: DataConfig) -> Raw:
 
 
 def omniglot(config: DataConfig) -> Raw:
-    """Omniglot's strokes by torchvision, grey 105x105 or `--image-size`; background is train."""
+    """Read Omniglot by torchvision, gray 105x105 or `--image-size`; its background set is train."""
     listings = {}
     for split in ("train", "test"):
         data = download("Omniglot", config, background=split == "train")
@@ -129,7 +130,7 @@ def _packed(
     *,
     flags: set[str] | None = None,
 ) -> dict[str, RawSplit]:
-    """Pack all splits; where an image is unfit, say what else is, and which of `flags` help."""
+    """Pack all splits; if an image is unfit, name the others too, and the `flags` that help."""
     splits: dict[str, RawSplit] = {}
     root = folder_of(config)
     numbers = known.splits if known else dict.fromkeys(listings)
@@ -165,11 +166,11 @@ def _rules(config: DataConfig, shape: tuple[int, int, int]) -> Rules:
     )
 
 
-# ---- recognising -------------------------------------------------------------------------------
+# ---- detection ---------------------------------------------------------------------------------
 
 
 def _locate(root: Path, split: str, size: int) -> list[Path]:
-    """The folder, tar, npz batches, parquet files or npy that hold a split; empty without any."""
+    """Return the folder, tar, npz batches, parquet files or npy of a split, or an empty list."""
     places = list(_places(root))
     release = "train" if split == "train" else "val"
     folders = [
@@ -195,7 +196,7 @@ def _locate(root: Path, split: str, size: int) -> list[Path]:
 
 
 def _shards(folder: Path, release: str) -> list[Path]:
-    """The npz batches or parquet files in a folder that holds neither images nor folders."""
+    """Return the npz batches or parquet files of a folder without images and folders."""
     for path in folder.iterdir():
         hidden = path.name.startswith(".")
         if not hidden and (path.suffix.lower() in EXTENSIONS or path.is_dir()):
@@ -204,7 +205,7 @@ def _shards(folder: Path, release: str) -> list[Path]:
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """`root`, and the folders in it that may hold the splits, but are none themselves."""
+    """Yield `root`, and the folders in it that may hold the splits without being one."""
     yield root
     split_names = {name for names in _NAMES.values() for name in names}
     for below in sorted(path for path in root.iterdir() if path.is_dir()):
@@ -217,7 +218,7 @@ def _subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _missing(root: Path, split: str, size: int, found: dict[str, list[Path]]) -> DataError:
-    """The error where nothing holds a split, with a cure for downloads that are not unpacked."""
+    """Return the error for a split that is missing, with a cure if a download is not unpacked."""
     pickles = batches.pickled(_places(root))
     if pickles:
         names = " ".join(shlex.quote(str(path)) for path in pickles)
@@ -239,7 +240,7 @@ def _missing(root: Path, split: str, size: int, found: dict[str, list[Path]]) ->
 def _listings(
     config: DataConfig, root: Path, found: dict[str, list[Path]]
 ) -> tuple[dict[str, Listing | None], Labels]:
-    """What every split holds (None for an npy, which needs no packing) and its labels."""
+    """Return the listing of every split (None for an npy, which needs no packing), and labels."""
     listings: dict[str, Listing | None] = {}
     columns: dict[str, np.ndarray | str | None] = {}
     for split, paths in found.items():
@@ -288,7 +289,7 @@ def _batch_labels(paths: list[Path]) -> np.ndarray:
 
 
 def _first_shape(listing: Listing, config: DataConfig) -> tuple[int, int, int]:
-    """The shape of the first image that is not damaged, as far as no flag says otherwise."""
+    """Return the shape of the first undamaged image, changed as the flags say."""
     image, first = None, ""
     for row in range(listing.count):
         try:

@@ -1,4 +1,4 @@
-"""The number of levels that an .npy file of the toolkit's own carries.
+"""Number of levels in .npy files that the toolkit writes.
 
 Bytes do not say whether their levels are 0..16 or 0..255. So the files that `compress export`,
 `compress decode` and `sample --npy` write have a second array after the images, as `np.save`

@@ -29,7 +29,7 @@ CHUNK = 256  # images per task: large enough to hide a worker's round trip
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one split of a source, in columns: 1.28 million must fit in memory."""
+    """Images of one split of a source, in columns: 1.28 million must fit in memory."""
 
     root: Path  # `paths` are relative to it; for a tar, the tar itself
     paths: list[str]
@@ -43,16 +43,16 @@ class Listing:
 
     @property
     def count(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self.paths) if self.rows is None else int(self._counts().sum())
 
     def _counts(self) -> np.ndarray:
-        """The number of images of every npz batch or parquet row group."""
+        """Return the number of images of every npz batch or parquet row group."""
         assert self.rows is not None
         return self.rows if self.taken is None else np.array([len(one) for one in self.taken])
 
     def take(self, images: np.ndarray) -> Listing:
-        """List these images alone; of a listing that has all, their sorted numbers."""
+        """Return a listing of these images alone, by their sorted numbers in the whole listing."""
         if self.rows is not None:
             starts = np.cumsum(self.rows) - self.rows
             bounds = np.searchsorted(images, [*starts, self.count])
@@ -64,7 +64,7 @@ class Listing:
         return replace(self, paths=paths, sizes=sizes, times=times, offsets=offsets)
 
     def key(self, rules: Rules) -> str:
-        """A hash that changes whenever the source, or the way of decoding it, does."""
+        """Return a hash that changes whenever the source or its decoding does."""
         digest = hashlib.sha256(json.dumps([VERSION, rules]).encode())
         digest.update(json.dumps(self.paths).encode())
         for column in (self.sizes, self.times, self.offsets, self.rows, self.groups):
@@ -98,7 +98,7 @@ class Listing:
         return read_file(*self._images(slice(row, row + 1))[0])
 
     def tasks(self) -> list[dict[str, Any]]:
-        """The work in the pieces that `decoding.fill` understands, each with its `count`."""
+        """Return the work in pieces for `decoding.fill`, each with its `count`."""
         tasks: list[dict[str, Any]]
         if self.rows is not None:
             counts = self._counts()
@@ -134,11 +134,11 @@ class DamagedError(DataError):
 
     Attributes:
         listing: the images that were packed
-        rows: which of them these are, as far as was looked
+        rows: numbers of the damaged ones that were found
     """
 
     def __init__(self, message: str, listing: Listing, rows: Sequence[int]) -> None:
-        super().__init__(message, listing, rows)  # all of them, so that it can be pickled
+        super().__init__(message, listing, rows)  # all arguments, so that it can be pickled
         self.listing = listing
         self.rows = rows
 
@@ -154,7 +154,7 @@ def list_files(root: Path, names: Sequence[str]) -> Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """List all images below `root`, sorted by path; hidden files and folders are not looked at.
+    """List all images below `root`, sorted by path; hidden files and folders are left out.
 
     Files of other kinds are counted on standard error.
 
@@ -189,10 +189,10 @@ def list_folder(root: Path) -> Listing:
 
 
 def say_left_out(source: Path, others: Counter[str], count: int) -> None:
-    """Say how many files of which endings are not read as images.
+    """Report how many files are not read as images, by extension.
 
     Raises:
-        DataError: there are no images beside them
+        DataError: there are no images
     """
     listed = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common())
     if not count:
@@ -203,12 +203,12 @@ def say_left_out(source: Path, others: Counter[str], count: int) -> None:
 
 
 def _walk(folder: str, around: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
-    """Yield the files below a folder, and whatever can't be looked into, with its fault."""
+    """Yield the files below a folder with an empty fault, and unreadable entries with theirs."""
     try:
         status = os.stat(folder)
         here = (status.st_dev, status.st_ino)
         if here in around:
-            yield folder, "is a link to a folder that it lies in: remove it"
+            yield folder, "is a link to a folder that contains it: remove it"
             return
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -286,7 +286,7 @@ def list_parquet(paths: Sequence[Path]) -> tuple[Listing, np.ndarray | str | Non
 
 
 def _joined(labels: dict[str, np.ndarray | str | None]) -> np.ndarray | str | None:
-    """The labels of all files, which each keep to their own, or what is wrong with them."""
+    """Join the labels of all files, or return the reason why they are not usable."""
     reasons = [one for one in labels.values() if isinstance(one, str)]
     known = [one for one in labels.values() if isinstance(one, np.ndarray)]
     if reasons:

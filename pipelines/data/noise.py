@@ -1,8 +1,8 @@
 """Counter-based randomness: a pure function of integer seeds and counters.
 
-Data order, dynamic binarisation and the drawn data sets must not depend on how many images came
-before, on how a batch was put together, or on the NumPy release. A hash of (seed, counter) has
-these virtues; a stateful generator has none of them.
+Data order, dynamic binarization and the drawn data sets must not depend on how many images came
+before, on the composition of a batch, or on the NumPy release. A hash of (seed, counter) has these
+properties; a stateful generator has none of them.
 
 Source: SplitMix64, G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators",
 2014, https://doi.org/10.1145/2660193.2660195
@@ -32,7 +32,7 @@ def _key(seed: tuple[int, ...]) -> int:
 
 
 def bits(seed: tuple[int, ...], counters: np.ndarray) -> np.ndarray:
-    """64 random bits (uint64) for every counter, decided by `seed` and the counter alone.
+    """Return 64 random bits (uint64) per counter, a function of `seed` and the counter.
 
     Example:
         >>> bits((0, 1), np.arange(3)).tolist() == bits((0, 1), np.arange(5)).tolist()[:3]
@@ -43,17 +43,17 @@ def bits(seed: tuple[int, ...], counters: np.ndarray) -> np.ndarray:
 
 
 def integers(seed: tuple[int, ...], counters: np.ndarray, high: int | np.ndarray) -> np.ndarray:
-    """One int64 in [0, high) for every counter."""
+    """Return one int64 in [0, high) per counter."""
     return np.floor(uniform(seed, counters) * high).astype(np.int64)
 
 
 def uniform(seed: tuple[int, ...], counters: np.ndarray) -> np.ndarray:
-    """One float64 in [0, 1), a multiple of 2^-32, for every counter."""
+    """Return one float64 in [0, 1), a multiple of 2^-32, per counter."""
     return (bits(seed, counters) >> np.uint64(32)).astype(np.float64) * 2.0**-32
 
 
 def normal(seed: tuple[int, ...], counters: np.ndarray) -> np.ndarray:
-    """One float64 from N(0, 1) for every counter, within ±8.3.
+    """Return one float64 from N(0, 1) per counter, within ±8.3.
 
     Example:
         >>> values = normal((0,), np.arange(100_000))
@@ -65,5 +65,5 @@ def normal(seed: tuple[int, ...], counters: np.ndarray) -> np.ndarray:
 
 
 def permutation(seed: tuple[int, ...], count: int) -> np.ndarray:
-    """A permutation of 0..count-1 (int64), decided by `seed` and `count` alone."""
+    """Return a permutation of 0..count-1 (int64), a function of `seed` and `count`."""
     return np.argsort(bits(seed, np.arange(count)), kind="stable")

@@ -1,4 +1,4 @@
-"""Data sets of a user's own function: `--data package.module:function`.
+"""Data sets from a user's function: `--data package.module:function`.
 
 The function takes no arguments and returns `Splits`, or a dict of split names ("train", and "test"
 or "valid" or both) to `Images`, torch data sets, arrays, or pairs (images, labels) of arrays.

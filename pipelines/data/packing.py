@@ -1,4 +1,4 @@
-"""Pack images, once, into one memory-mapped uint8 array, decoded by all cores.
+"""Packing of images, once and on all cores, into one memory-mapped uint8 array.
 
     Listing (files, tar members, npz batches) -> workers -> NAME.part -> fsync -> NAME.npy + .json
 
@@ -29,8 +29,8 @@ from pipelines.data.subset import Rows
 from pipelines.data.workers import cores, run_here, run_workers
 from pipelines.runtime.progress import Progress
 
-_FEW = 4  # so few tasks are done before workers would have started
-_PATIENCE = 20  # damaged images after which a strict packing looks for no more
+_FEW = 4  # tasks that are done before workers would have started
+_PATIENCE = 20  # damaged images at which a strict packing stops
 _SHOWN = 5  # damaged images that an error message names
 
 
@@ -38,7 +38,7 @@ class Packed(NamedTuple):
     """A packed set, opened."""
 
     pixels: np.ndarray | Rows  # (N, C, H, W) uint8, memory-mapped, read-only
-    kept: np.ndarray  # (N,) int64: which images of the listing these are
+    kept: np.ndarray  # (N,) int64: their numbers in the listing
 
 
 class Damaged(NamedTuple):
@@ -59,17 +59,17 @@ def pack(
     workers: int = 0,
     elsewhere: Sequence[Path] = (),
 ) -> Packed:
-    """The images of `listing` as one array, packed now unless that was done before.
+    """Return the images of `listing` as one array, packed now unless they were before.
 
     Args:
         listing: the source
-        rules: what every image must be, and what may be converted
+        rules: shape of every image, and allowed conversions
         target: folder and first part of the packed file's name, such as …/imagenet64-train
-        variant: which release this is, for the sidecar
+        variant: release of the data set, for the sidecar
         rows: only these images of the listing, sorted (None: all), without decoding the others
         skip_damaged: leave damaged images out and list them, instead of raising
         workers: processes that decode (0: one per core)
-        elsewhere: other folders in which the packed set may be already
+        elsewhere: other folders that may have the packed set
 
     Raises:
         DataError: damaged images, each named with its reason, or the packed set can't be written
@@ -113,7 +113,7 @@ def _pack_locked(
     skip_damaged: bool,
     workers: int,
 ) -> None:
-    """Pack a set, unless another process does it meanwhile; then wait for that."""
+    """Pack a set, or wait for another process that is packing it."""
     whole.parent.mkdir(parents=True, exist_ok=True)
     with _lock(whole.with_name(f"{name}.lock")):
         if not _is_whole(whole):
@@ -121,7 +121,7 @@ def _pack_locked(
 
 
 def _report(listing: Listing, damaged: list[Damaged], name: str, skip_damaged: bool) -> None:
-    """Name damaged images, as an error unless they may be skipped."""
+    """Report damaged images, as an error unless they may be skipped."""
     if damaged and not skip_damaged:
         raise _error(listing, damaged)
     if damaged:
@@ -130,15 +130,15 @@ def _report(listing: Listing, damaged: list[Damaged], name: str, skip_damaged: b
 
 
 def _state(listing: Listing) -> str:
-    """A hash of the source as it is now, however its images are decoded."""
+    """Return a hash of the source as it is now, whatever the rules of decoding."""
     return listing.key(Rules((1, 1, 1)))
 
 
 def _remove_older(target: Path, new: Path, state: str) -> None:
     """Remove the packed sets, whole and parts, of earlier states of a source.
 
-    Those with another number of images or other rules stay, if they are of the present state.
-    A run that has a removed set open keeps it until it ends.
+    Sets of the present state stay, with any number of images and any rules. A run that has opened a
+    removed set can read it until it ends.
     """
     names = re.compile(rf"{re.escape(target.name)}(-first)?(-\d+)?-[0-9a-f]{{20}}\.json")
     for sidecar in [one for one in new.parent.glob("*.json") if names.fullmatch(one.name)]:
@@ -163,7 +163,7 @@ def _pack(
     skip_damaged: bool,
     workers: int,
 ) -> None:
-    """Decode all images into a part, and make it the whole set; however that ends, no part stays.
+    """Decode all images into a part and rename it to the whole set; a failure removes the part.
 
     Raises:
         DamagedError: images are damaged, and may not be skipped
@@ -187,7 +187,7 @@ def _pack(
 def _decode(
     listing: Listing, rules: Rules, target: Path, skip_damaged: bool, workers: int
 ) -> list[Damaged]:
-    """Decode all images into a part; a strict packing stops once there are enough damaged ones."""
+    """Decode all images into a part; without `skip_damaged`, stop at 20 damaged ones."""
     tasks, damaged = listing.tasks(), []
     few = listing.rows is None and len(tasks) <= _FEW
     offset = len(part.npy_header((listing.count, *rules.shape)))
@@ -208,7 +208,7 @@ def _read_sidecar(whole: Path) -> dict[str, Any]:
 
 
 def _is_whole(whole: Path) -> bool:
-    """Whether this packed file and its sidecar are both there, and fit."""
+    """Return whether a packed file and its sidecar exist and agree."""
     try:
         return whole.stat().st_size == _read_sidecar(whole)["bytes"]
     except (OSError, ValueError, KeyError):
@@ -227,7 +227,7 @@ def _error(listing: Listing, damaged: list[Damaged]) -> DataError:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time, of all that share the cache folder, go on."""
+    """Hold a lock that one process at a time can have, of all that share the cache folder."""
     import fcntl
 
     with open(path, "a") as file:

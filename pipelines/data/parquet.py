@@ -1,4 +1,4 @@
-"""Columns `image` and `label` of parquet files, such as Hugging Face writes them.
+"""Columns `image` and `label` of parquet files in the layout of Hugging Face.
 
 Images are encoded files (binary, or a struct with `bytes`) or nested lists of levels, (H, W, C).
 Needs the extra `parquet`.
@@ -72,11 +72,10 @@ def read_labels(path: Path, file: Any) -> np.ndarray | str | None:
 def group_images(
     path: Path, group: int, rules: Rules, taken: Sequence[int] | None = None
 ) -> Iterator[Callable[[], np.ndarray]]:
-    """For every image of a row group, a function that returns its levels, (C, H, W) uint8.
+    """Yield, for every image of a row group, a function that returns its levels (C, H, W), uint8.
 
-    With `taken`, for the images of these numbers alone.
-
-    The functions raise an UnfitError for an image that is damaged or breaks the rules.
+    With `taken`, only for the images with these numbers. The functions raise an UnfitError for an
+    image that is damaged or breaks the rules.
 
     Raises:
         UnfitError: the row group is damaged
@@ -99,7 +98,7 @@ def group_images(
 
 
 def _each(chunk: Any, shape: tuple[int, int, int]) -> Iterator[Callable[[], np.ndarray]]:
-    """Read lists all at once, and one by one only where that fails."""
+    """Read all lists at once, or one by one if that fails."""
     try:
         for image in _levels(chunk, shape):
             yield lambda image=image: image
@@ -109,7 +108,7 @@ def _each(chunk: Any, shape: tuple[int, int, int]) -> Iterator[Callable[[], np.n
 
 
 def _levels(chunk: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """Nested lists (H, W, C) of integers, or (H, W) of grey ones, as (N, C, H, W) uint8."""
+    """Return nested lists (H, W, C), or (H, W) of gray images, as (N, C, H, W) uint8."""
     channels, height, width = shape
     count, sides = len(chunk), []
     while not _types().is_integer(chunk.type):
@@ -138,7 +137,7 @@ def _bytes(chunk: Any) -> Any:
 
 
 def _is_encoded(kind: Any) -> bool:
-    """Whether a type is binary, or a struct with a binary field `bytes`."""
+    """Return whether a type is binary, or a struct with a binary field `bytes`."""
     kind = kind.storage_type if _is_extension(kind) else kind
     if _types().is_struct(kind):
         index = kind.get_field_index("bytes")
@@ -148,7 +147,7 @@ def _is_encoded(kind: Any) -> bool:
 
 
 def _is_levels(kind: Any) -> bool:
-    """Whether a type is lists of lists of integers, or of lists of integers."""
+    """Return whether a type is lists of lists of integers, two or three deep."""
     depth = 0
     while not _types().is_integer(kind):
         if _is_extension(kind):

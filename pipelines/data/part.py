@@ -1,7 +1,7 @@
 """A packed set while it is written: STEM.part, which becomes STEM.npy with the sidecar STEM.json.
 
 Until the last rename nothing takes it for a whole set. The process that writes it holds the lock of
-its name, and removes what killed processes have left under that name.
+its name, and removes the leftovers of killed processes.
 """
 
 from __future__ import annotations

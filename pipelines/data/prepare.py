@@ -1,9 +1,8 @@
-"""From what a reader found to images that models can be trained on, checked before any step.
+"""Preparation of raw data: checks, `--limit` and options, before any training step.
 
     Raw ── one shape? levels and labels in range? ── --limit ── Images for each split
 
-Everything is checked here, for all splits: a test split that does not fit must not be met after
-the training.
+All splits are checked here, so that an unfit test split does not come up after training.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def prepare(config: DataConfig, raw: Raw) -> dict[str, Images]:
 
 
 def _take(split: RawSplit, rows: np.ndarray) -> RawSplit:
-    """Some rows of all that is known about a split; `count` remembers how many there were."""
+    """Return some rows of a split, with all its annotations; `count` keeps their former number."""
     known = (split.labels, split.mask, split.keypoints)
     labels, mask, keypoints = (None if one is None else np.asarray(one)[rows] for one in known)
     captions = None if split.captions is None else [split.captions[row] for row in rows]
@@ -48,7 +47,7 @@ def _take(split: RawSplit, rows: np.ndarray) -> RawSplit:
 
 
 def _variant(raw: Raw, taken: dict[str, RawSplit]) -> str:
-    """The variant of the data set, with what `--limit` has left of it and how it chose."""
+    """Return the variant of the data set, with the numbers that `--limit` drew, and how."""
     if all(len(split.pixels) == split.count for split in taken.values()):
         return raw.variant
     counts = []
@@ -106,7 +105,7 @@ def _images(config: DataConfig, raw: Raw, name: str, split: RawSplit, variant: s
 
 
 def _annotation(config: DataConfig, split: RawSplit, part: str, raw: Raw) -> np.ndarray:
-    """What `--condition` asks for, as an array with one row per image."""
+    """Return the annotation that `--condition` names, one row per image."""
     known = {
         "label": split.labels,
         "mask": split.mask,
@@ -138,7 +137,7 @@ def _num_levels(config: DataConfig, native: int) -> int:
 
 
 def _check_shapes(config: DataConfig, raw: Raw) -> None:
-    """Every split has images, and all have one shape."""
+    """Check that every split has images, and all have one shape."""
     train = raw.splits["train"].pixels.shape[1:]
     for name, split in raw.splits.items():
         if len(split.pixels) == 0:
@@ -152,7 +151,7 @@ def _check_shapes(config: DataConfig, raw: Raw) -> None:
 
 
 def _check_levels(config: DataConfig, raw: Raw, name: str, pixels: np.ndarray | Rows) -> None:
-    """Levels must be in range; bytes can't be above 255, so those aren't read."""
+    """Check the range of levels; bytes with 256 levels need no reading."""
     if pixels.dtype == np.uint8 and raw.num_levels >= 256:
         return
     for start in range(0, len(pixels), _BLOCK):
@@ -161,16 +160,16 @@ def _check_levels(config: DataConfig, raw: Raw, name: str, pixels: np.ndarray | 
         if low < 0 or high >= raw.num_levels:
             raise DataError(
                 f"{config.data_dir}: the {name} images have level {low if low < 0 else high}, but "
-                f"only {raw.num_levels} levels, counted from 0: say how many there are by "
+                f"only {raw.num_levels} levels, counted from 0: say how many there are with "
                 "--native-levels"
             )
 
 
 def _with_sound_labels(config: DataConfig, raw: Raw) -> Raw:
-    """Labels as int64 in 0..num_classes-1, in every split or in none.
+    """Return labels as int64 in 0..num_classes-1, in every split or in none.
 
-    Labels that are not, such as -1 for unknown, are left out with a warning where no model is
-    conditioned on them.
+    Others, such as -1 for unknown, are left out with a warning unless the model is conditioned on
+    labels.
 
     Raises:
         DataError: they are out of range and `--condition` asks for them, or of another number
@@ -201,7 +200,7 @@ def _with_sound_labels(config: DataConfig, raw: Raw) -> Raw:
 
 
 def _label_problem(labels: np.ndarray | None, images: int, num_classes: int, in_train: bool) -> str:
-    """Say what is wrong with the labels of a split, as the end of a sentence; empty if nothing."""
+    """Describe the fault of a split's labels as the end of a sentence; empty without one."""
     if labels is None:
         return ""
     low, high = int(labels.min()), int(labels.max())

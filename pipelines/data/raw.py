@@ -1,4 +1,4 @@
-"""What a reader of data hands over, and how it fails."""
+"""Raw data that readers return, and their errors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pipelines.runtime.errors import UserError
 
 
 class DataError(UserError):
-    """The data at hand cannot be used; the message names the file and the cure."""
+    """Data that cannot be used; the message names the file and the cure."""
 
     agreed = False
 
 
 class RawSplit(NamedTuple):
-    """One split: images and whatever is known about them."""
+    """One split: images and their annotations."""
 
     pixels: np.ndarray | Rows  # (N, C, H, W) integers, in memory or memory-mapped
     labels: np.ndarray | None = None  # (N,) integers, from 0
     mask: np.ndarray | None = None  # (N, H, W) uint8 class ids
     keypoints: np.ndarray | None = None  # (N, K, H, W) uint8, 0 or 1
     captions: list[str] | None = None
-    count: int = 0  # images that the source has, where `pixels` are only some of them
+    count: int = 0  # images in the source, if `pixels` are only some of them
 
 
 class Raw(NamedTuple):
-    """A data set as its source gives it."""
+    """A data set as it is in its source."""
 
     splits: dict[str, RawSplit]  # "train", "test" or "valid" or both
     num_levels: int  # every level is below it
@@ -41,7 +41,7 @@ class Raw(NamedTuple):
 
 
 def data_path(config: DataConfig) -> Path:
-    """The path that `--data-dir` names, whether or not anything is there.
+    """Return the path that `--data-dir` names, which may not exist.
 
     Raises:
         DataError: it begins with ~, and there is no home
@@ -55,10 +55,10 @@ def data_path(config: DataConfig) -> Path:
 
 
 def source_of(config: DataConfig) -> Path:
-    """The folder or file that `--data-dir` names.
+    """Return the folder or file that `--data-dir` names.
 
     Raises:
-        DataError: there is none, or an empty folder
+        DataError: it does not exist, or is an empty folder
     """
     root = data_path(config)
     if not root.exists():
@@ -69,12 +69,12 @@ def source_of(config: DataConfig) -> Path:
 
 
 def folder_of(config: DataConfig) -> Path:
-    """The folder that `--data-dir` names.
+    """Return the folder that `--data-dir` names.
 
     Raises:
-        DataError: there is none, or it is empty or a file
+        DataError: it does not exist, is empty, or is a file
     """
     root = source_of(config)
     if not root.is_dir():
-        raise DataError(f"--data-dir {root} is a file: name the folder in which it lies")
+        raise DataError(f"--data-dir {root} is a file: name the folder that contains it")
     return root

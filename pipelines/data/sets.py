@@ -58,7 +58,7 @@ DATA_SETS: dict[str, Callable[[DataConfig], Raw]] = {
 
 
 def load(config: DataConfig) -> Splits:
-    """Read a data set, packing or downloading it first if need be.
+    """Read a data set, which is downloaded or packed first if necessary.
 
     Raises:
         DataError: the data are missing, damaged or not what the options say
@@ -97,7 +97,7 @@ def load_data(data: str = "digits", **options: Any) -> Splits:
 
 
 def order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order in which epoch `epoch` visits `n` images: a pure function, int64 (n,).
+    """Return the order in which epoch `epoch` visits `n` images: a pure function, int64 (n,).
 
     Example:
         >>> order(0, 0, 5).tolist() == order(0, 0, 5).tolist() != order(0, 1, 5).tolist()

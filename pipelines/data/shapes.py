@@ -1,8 +1,8 @@
-"""The `shapes` data sets: one circle, square or triangle, drawn by a formula, with annotations.
+"""The data sets `shapes` and `shapes_color`: a circle, square or triangle, with annotations.
 
 Every image is a pure function of (seed, index): nothing is downloaded or stored. Shape, size and
-place (and colour) are uniform and every choice gives a different picture, so that the entropy of
-the source, the lowest negative log-likelihood any model can reach, is known: see `entropy`.
+place (and color) are uniform, and every choice gives a different picture. So the entropy of the
+source is known, the lowest negative log-likelihood that any model can reach: see `entropy`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ COLORS = {  # name -> levels 0..3 of red, green and blue
     "orange": (3, 1, 0),
     "white": (3, 3, 3),
 }
+# British spelling stays in the data: another caption is another data set.
 KEYPOINTS = ("centre", "top", "bottom", "left", "right")
 CAPTION_LENGTH = 48  # the longest caption has 42 characters
 _ROWS = ("top", "", "bottom")
@@ -33,7 +34,7 @@ _COLUMNS = ("left", "", "right")
 
 
 class Drawing(NamedTuple):
-    """A set of drawn images and what is known about them."""
+    """Drawn images and their annotations."""
 
     pixels: np.ndarray  # (N, 1, 20, 20) levels 0..1, or (N, 3, 20, 20) levels 0..3, uint8
     labels: np.ndarray  # (N,) int64: 0 circle, 1 square, 2 triangle
@@ -43,7 +44,7 @@ class Drawing(NamedTuple):
 
 
 def draw(indices: np.ndarray, *, color: bool = False, seed: int = 0) -> Drawing:
-    """Draw the images of these indices, binary or in four levels of red, green and blue.
+    """Draw the images with these indices, binary or in four levels of red, green and blue.
 
     Example:
         >>> one = draw(np.array([5]), color=True)
@@ -74,7 +75,7 @@ def draw(indices: np.ndarray, *, color: bool = False, seed: int = 0) -> Drawing:
 
 
 def entropy(*, color: bool = False) -> float:
-    """Entropy of the source in nats per image: no model's expected NLL is below it.
+    """Return the entropy of the source in nats per image: no expected NLL is below it.
 
     Example:
         >>> round(entropy(), 3)
@@ -88,7 +89,7 @@ def entropy(*, color: bool = False) -> float:
 def _inside(
     labels: np.ndarray, radius: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> np.ndarray:
-    """Which pixels (N, 20, 20) lie in the shape."""
+    """Return the pixels inside the shape, (N, 20, 20) booleans."""
     grid = np.arange(SIDE)
     dy = grid[None, :, None] - row[:, None, None]
     dx = grid[None, None, :] - column[:, None, None]
@@ -102,7 +103,7 @@ def _inside(
 def _keypoints(
     labels: np.ndarray, radius: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> np.ndarray:
-    """One binary channel per keypoint; a triangle's left and right are its lower corners."""
+    """Return a binary channel per keypoint; a triangle's left and right are its lower corners."""
     side = np.where(labels == SHAPES.index("triangle"), row + radius, row)
     rows = (row, row - radius, row + radius, side, side)
     columns = (column, column, column, column - radius, column + radius)

@@ -1,7 +1,7 @@
-"""Data sets that are built in, and those that torchvision knows how to download.
+"""Readers of the built-in data sets, and of those that torchvision can download.
 
-A reader takes the `DataConfig` and reads what `--data-dir` names. Whatever applies to every data
-set alike (levels, binarising, grey, padding, limit) is done later, by `pipelines.data.images`.
+A reader takes the `DataConfig` and reads the data that `--data-dir` names. Options of all data sets
+(levels, binarization, gray, padding, limit) are applied later, by `pipelines.data.prepare`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.data.raw import DataError, Raw, RawSplit, data_path
 
 
 def digits(config: DataConfig) -> Raw:
-    """scikit-learn's digits, 8x8 with 17 levels: the first 1,437 train, the last 360 test."""
+    """Return scikit-learn's digits, 8x8 with 17 levels: 1,437 train, and the last 360 test."""
     from sklearn.datasets import load_digits
 
     rows, labels = load_digits(return_X_y=True)
@@ -35,7 +35,7 @@ def digits(config: DataConfig) -> Raw:
 
 
 def drawn_shapes(config: DataConfig) -> Raw:
-    """10,000 + 2,000 drawn shapes: `shapes` binary, `shapes_color` in 4 levels per channel."""
+    """Draw 10,000 + 2,000 shapes: `shapes` binary, `shapes_color` in 4 levels per channel."""
     color = config.data == "shapes_color"
     splits = {}
     for name, start, stop in (("train", 0, 10_000), ("test", 10_000, 12_000)):
@@ -59,7 +59,7 @@ _IDX_FOLDERS = {
 
 
 def idx_files(config: DataConfig) -> Raw:
-    """The MNIST family in torchvision's layout, its raw files plain or still gzipped.
+    """Read the MNIST family in torchvision's layout, its raw files plain or gzipped.
 
     The files are read in place, so that a read-only `--data-dir` works; torchvision downloads them
     if they are absent. `emnist` is its `balanced` split of 47 classes, turned upright.
@@ -80,10 +80,10 @@ def idx_files(config: DataConfig) -> Raw:
 
 
 def color_mnist(config: DataConfig) -> Raw:
-    """MNIST in 4 levels per channel, each digit tinted with one of 37 saturated colours.
+    """Tint MNIST in 4 levels per channel, each digit with one of 37 saturated colors.
 
-    The tint is decided by split and index alone. A pixel of grey x and tint t in 0..3 has the level
-    floor(4 x t / 766) in each channel.
+    The tint is a function of split and index. A pixel of gray level x and tint t in 0..3 has the
+    level floor(4 x t / 766) in each channel.
     """
     raw = idx_files(config)
     grid = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
@@ -100,7 +100,7 @@ def color_mnist(config: DataConfig) -> Raw:
 
 
 def download(name: str, config: DataConfig, **options: Any) -> Any:
-    """Open a data set by torchvision's own class, which downloads it if it is absent.
+    """Open a data set by torchvision's class, which downloads it if it is absent.
 
     Raises:
         DataError: it is absent and can't be downloaded, or is damaged
@@ -119,7 +119,7 @@ def download(name: str, config: DataConfig, **options: Any) -> Any:
 
 
 def _idx_path(raw: Path, name: str) -> Path | None:
-    """The plain or the gzipped file of this name."""
+    """Return the plain or the gzipped file of this name."""
     for path in (raw / name, raw / f"{name}.gz"):
         if path.exists():
             return path
@@ -134,7 +134,7 @@ def _read_idx(raw: Path, name: str) -> np.ndarray:
 
 
 def _parse_idx(path: Path) -> np.ndarray:
-    """The bytes of an idx file, as many as its header says and no more."""
+    """Return the bytes of an idx file, as many as its header says and no more."""
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         zero, kind, ndim = int.from_bytes(file.read(2), "big"), *file.read(2)
         if zero != 0 or kind != 8:
@@ -148,7 +148,7 @@ def _parse_idx(path: Path) -> np.ndarray:
 
 
 def cifar10(config: DataConfig) -> Raw:
-    """CIFAR-10 from torchvision, or from npz batches (`train_data_batch_*.npz`, `val_data.npz`)."""
+    """Read CIFAR-10 from torchvision or npz batches (`train_data_batch_*`, `val_data`)."""
     root = data_path(config)
     if any(root.glob("*_data*.npz")):
         return _cifar10_batches(root)
@@ -182,7 +182,7 @@ def _cifar10_batches(root: Path) -> Raw:
 
 
 def svhn(config: DataConfig) -> Raw:
-    """Street View House Numbers, cropped digits (73,257 train / 26,032 test)."""
+    """Read Street View House Numbers, cropped digits (73,257 train / 26,032 test)."""
     splits = {}
     for name in ("train", "test"):
         data = download("SVHN", config, split=name)

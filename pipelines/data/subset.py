@@ -1,7 +1,7 @@
-"""Draw a part of a data set that represents the whole: seeded, and stratified by label.
+"""Seeded samples of a data set, stratified by label.
 
-Data sets are often sorted, by class or by capture, so their first N images are not a sample. Every
-place that uses a part of a split for the whole draws it here.
+Data sets are often sorted, by class or by capture, so their first N images are not a sample. All
+parts that represent a whole split are drawn here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.data import noise
 
-SEED = 0  # of the draws that data sets and measures make of themselves
+SEED = 0  # of draws by data sets and measures
 _PURPOSE = int.from_bytes(
     b"subset", "big"
 )  # keeps these draws apart from data order and dynamic noise
@@ -22,9 +22,10 @@ _PURPOSE = int.from_bytes(
 def draw(count: int, num: int, labels: np.ndarray | None = None, seed: int = SEED) -> np.ndarray:
     """Draw `num` of `count` images without replacement: sorted indices, int64 (min(num, count),).
 
-    A pure function of its arguments. With labels, every class keeps its share of the images to
-    within a rounding: member r of the n in a class, in random order, comes at (r + 1/2) / n, which
-    is Webster's method of apportionment. Smaller draws with one seed are parts of larger ones.
+    This is a pure function of its arguments. With labels, every class keeps its share of the images
+    to within a rounding: member r of the n in a class, in random order, comes at (r + 1/2) / n,
+    which is Webster's method of apportionment. With one seed, smaller draws are parts of larger
+    ones.
 
     Args:
         count: images in the whole.
@@ -53,7 +54,7 @@ def draw(count: int, num: int, labels: np.ndarray | None = None, seed: int = SEE
 
 
 class Rows:
-    """Some rows of an array, read as they are indexed: the array may be a memory-mapped file.
+    """Some rows of an array, which may be a memory-mapped file, read as they are indexed.
 
     Example:
         >>> few = Rows(np.arange(10) ** 2, np.array([1, 5, 7]))
@@ -68,7 +69,7 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """The number of values."""
+        """Number of values."""
         return math.prod(self.shape)
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ def take(values: np.ndarray | Rows, rows: np.ndarray) -> np.ndarray | Rows:
 
 
 def describe(count: int, num: int, labels: np.ndarray | None = None, seed: int = SEED) -> str:
-    """Say how `draw` with these arguments chose; empty where it takes all.
+    """Describe the choice of `draw` with these arguments; empty if it takes all.
 
     Example:
         >>> describe(60_000, 1_000, np.zeros(60_000))

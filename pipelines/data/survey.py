@@ -1,7 +1,7 @@
-"""Every problem of a folder's images in one message, with the command that gets past them.
+"""Survey of a folder's images: all problems in one message, with the command that solves them.
 
-Packing stops early, to say soon that something is wrong. What else is wrong, the survey finds: it
-decodes the first images of every split and groups their problems.
+Packing stops early to report a problem soon. The survey finds the others: it decodes the first
+images of every split and groups their problems.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pipelines.data.listing import DamagedError, Listing
 from pipelines.data.raw import DataError
 from pipelines.runtime.provenance import command
 
-_FILES, _BYTES = 2000, 1 << 28  # that are looked at in each split
-_SHOWN = 3  # further files that are named for each problem
-_SIDE = 64  # suggested where images of several sizes are large
+_FILES, _BYTES = 2000, 1 << 28  # decoded in each split
+_SHOWN = 3  # more files that are named for each problem
+_SIDE = 64  # largest size that is suggested for images of several sizes
 
 
 _Groups = dict[tuple[str, str], list[tuple[str, Problem]]]  # with the names of the images
@@ -29,12 +29,12 @@ def survey(
     flags: Container[str],
     found: DamagedError,
 ) -> DataError:
-    """Make one error of all problems that the images have.
+    """Return one error for all problems of the images.
 
     Args:
-        listings: the folders or tars of the splits that packing has not come to
-        rules: what the images must be
-        flags: those that the data set honours, such as "--rgb"
+        listings: folders or tars of the splits that are not packed yet
+        rules: shape of the images, and allowed conversions
+        flags: those that the data set honors, such as "--rgb"
         found: the error that ended packing
     """
     looked = [(found.listing, {*_first(found.listing), *found.rows})]
@@ -51,7 +51,7 @@ def survey(
     lines = [_line(cases) for cases in groups.values()]
     named = {problem.flag for cases in groups.values() for _, problem in cases}
     cure = _cure({flag for flag in named if flag.split(" ")[0] in flags})
-    if not lines:  # what packing met has gone since
+    if not lines:  # the problem that packing found is gone
         return found
     if len(lines) > 1:
         lines = ["the images have several problems:", *[f"  {line}" for line in lines]]
@@ -59,7 +59,7 @@ def survey(
 
 
 def _first(listing: Listing) -> range:
-    """As many rows as can be looked at in seconds."""
+    """Return the rows that can be decoded in seconds."""
     count = int(np.searchsorted(np.cumsum(listing.sizes), _BYTES)) + 1
     return range(min(count, _FILES, listing.count))
 
@@ -73,7 +73,7 @@ def _line(cases: list[tuple[str, Problem]]) -> str:
 
 
 def _cure(flags: set[str]) -> str:
-    """The command that is running, with these flags; of several sizes, with the smallest."""
+    """Return the running command with these flags, and the smallest of several sizes."""
     sides = [int(flag.split(" ")[1]) for flag in flags if flag.startswith("--image-size ")]
     words = [word for flag in sorted(flags) if "size" not in flag for word in flag.split(" ")]
     if sides:

@@ -1,6 +1,6 @@
-"""Images in an uncompressed tar, which stays as it is.
+"""Images in an uncompressed tar, read in place.
 
-Where they begin is remembered in an index file, since the tar has to be read through to know.
+An index file keeps their positions, since finding them takes a pass over the whole tar.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipelines.data.listing import Listing, say_left_out
 from pipelines.data.raw import DataError
 from pipelines.runtime.files import whole_file
 
-_LINKS = 40  # that lead to one another, as many as Linux follows
+_LINKS = 40  # in a chain, as many as Linux follows
 _VERSION = 2  # of the index
 
 
 def list_tar(path: Path, index: Path) -> Listing:
-    """List the images in an uncompressed tar; `index` is the file that remembers them.
+    """List the images in an uncompressed tar; `index` is the file that keeps their positions.
 
-    Hidden members, such as the `._` files of macOS, are not looked at; links are followed.
+    Hidden members, such as the `._` files of macOS, are left out; links are followed.
 
     Raises:
         DataError: the tar is compressed or damaged, or holds no images
@@ -62,7 +62,7 @@ def _read_index(index: Path) -> dict[str, Any]:
 
 
 def _read_members(path: Path) -> dict[str, Any]:
-    """Read through a tar: paths of its images, sorted, their sizes, offsets and faults."""
+    """Return the sorted paths of the images in a tar, their sizes, offsets and faults."""
     members: dict[str, tarfile.TarInfo] = {}
     try:
         with tarfile.open(path, "r:", encoding="utf-8") as tar:
@@ -97,7 +97,7 @@ def _read_members(path: Path) -> dict[str, Any]:
 
 
 def _behind_links(name: str, members: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """The member that a name leads to in the end, None where the tar does not hold it."""
+    """Return the member that a name leads to; None if the tar does not contain it."""
     for _ in range(_LINKS):
         member = members.get(name)
         if member is None or not (member.islnk() or member.issym()):
@@ -114,7 +114,7 @@ def _fault(member: tarfile.TarInfo, target: tarfile.TarInfo | None) -> str:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Refuse a tar of which the reader saw only a part: it takes bad headers for the end."""
+    """Refuse a tar that was read in part: `tarfile` takes a bad header for the end."""
     with open(path, "rb") as file:
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)

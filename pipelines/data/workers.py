@@ -1,8 +1,8 @@
-"""Packing's worker processes: tasks out, damaged images back, and always an end.
+"""Worker processes of packing.
 
-A thread for each worker writes a task to it and waits for the answer. A worker that dies, whatever
-it dies of, closes its pipes; then its thread raises, all other workers are ended, and the caller
-gets one sentence.
+A thread per worker writes a task to it and waits for the answer. A worker that dies for any reason
+closes its pipes. Then its thread raises, all other workers are killed, and the caller gets one
+sentence.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run_here(tasks: list[Task], setup: dict[str, Any]) -> Results:
 
 
 def run_workers(tasks: list[Task], setup: dict[str, Any], count: int) -> Results:
-    """Hand every task to the next idle one of `count` workers; results are in the tasks' order.
+    """Give every task to the next idle one of `count` workers; results are in the order of tasks.
 
     Raises:
         DataError: a worker died or failed
@@ -57,13 +57,13 @@ def run_workers(tasks: list[Task], setup: dict[str, Any], count: int) -> Results
         stack.callback(pool.shutdown, cancel_futures=True)
         for _ in range(count):
             worker = _Worker(setup)
-            stack.callback(worker.end)  # before the shutdown: it wakes the thread that waits
+            stack.callback(worker.end)  # before the shutdown, to wake the waiting thread
             idle.put(worker)
         yield from zip(tasks, pool.map(lambda task: own.worker.ask(task), tasks), strict=True)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -84,7 +84,7 @@ class _Worker:
         self.setup: dict[str, Any] | None = setup
 
     def ask(self, task: Task) -> Damages:
-        """Have one task done.
+        """Run one task.
 
         Raises:
             DataError: the worker died, now or earlier
@@ -93,7 +93,7 @@ class _Worker:
         assert stdin is not None
         assert stdout is not None
         answer = ""
-        with contextlib.suppress(OSError, ValueError):  # a broken or a closed pipe: it is dead
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe: the worker is dead
             if self.setup is not None:
                 print(json.dumps(self.setup), file=stdin)
             self.setup = None
@@ -104,7 +104,7 @@ class _Worker:
         return [(row, reason) for row, reason in json.loads(answer)]
 
     def end(self) -> None:
-        """End the process, whatever it is doing: what it has answered is written."""
+        """Kill the process; the results of finished tasks are written."""
         self.process.kill()
         self.process.wait()
         for pipe in filter(None, (self.process.stdin, self.process.stdout, self.errors)):

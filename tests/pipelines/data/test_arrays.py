@@ -82,7 +82,7 @@ def test_an_npy_of_objects_is_named(tmp_path: Path):
         load(DataConfig("npy", str(tmp_path)))
 
 
-def test_arrays_may_be_grey_boolean_or_channels_first(tmp_path: Path):
+def test_arrays_may_be_gray_boolean_or_channels_first(tmp_path: Path):
     flat = np.random.default_rng(0).integers(0, 2, (9, 6, 5)).astype(bool)
     images = load(arrays(tmp_path, train=flat, test=flat[:, None], **NO_LABELS)).test
     assert images.image_shape == (1, 6, 5)
@@ -131,7 +131,7 @@ def test_berkeley_pickles_of_any_protocol(tmp_path: Path, protocol: int):
     assert splits.test.batch(np.arange(4)).y.tolist() == [0, 1, 0, 1]
 
 
-def test_berkeley_grey_images_have_256_levels(tmp_path: Path):
+def test_berkeley_gray_images_have_256_levels(tmp_path: Path):
     content = {name: np.full((3, 28, 28, 1), 200, np.uint8) for name in ("train", "test")}
     (tmp_path / "mnist.pkl").write_bytes(pickle.dumps(content))
     images = load(DataConfig("berkeley", str(tmp_path), binarize="threshold")).test

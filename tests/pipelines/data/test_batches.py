@@ -57,7 +57,7 @@ def test_a_header_of_a_batch_can_not_promise_more_than_there_is(tmp_path: Path):
     path = tmp_path / "val_data.npz"
     data = path.read_bytes()
     path.write_bytes(data.replace(b"(3, 3072)", b"(9, 3072)", 1))
-    with pytest.raises(DataError, match=r"val_data\.npz is no batch .*9,216 bytes, not"):
+    with pytest.raises(DataError, match=r"val_data\.npz is not a batch .*9,216 bytes, not"):
         load(DataConfig("imagenet32", str(tmp_path)))
 
 

@@ -36,7 +36,7 @@ def test_a_folder_of_images_of_any_size(tmp_path: Path):
     assert splits.test.variant == ""
 
 
-def test_a_folder_of_grey_images_stays_grey(tmp_path: Path):
+def test_a_folder_of_gray_images_stays_gray(tmp_path: Path):
     for split in ("train", "valid"):
         write_pngs(tmp_path / split, 2, side=9, mode="L")
     splits = load(DataConfig("folder", str(tmp_path)))
@@ -44,7 +44,7 @@ def test_a_folder_of_grey_images_stays_grey(tmp_path: Path):
     assert splits.test.split == "valid"
     assert load(DataConfig("folder", str(tmp_path), rgb=True)).test.image_shape == (3, 9, 9)
     write_pngs(tmp_path / "train", 1, side=9, seed=5)
-    with pytest.raises(DataError, match=r"5_0000\.png is RGB, not grey: --gray converts it"):
+    with pytest.raises(DataError, match=r"5_0000\.png is RGB, not gray: --gray converts it"):
         load(DataConfig("folder", str(tmp_path)))
 
 
@@ -79,11 +79,11 @@ def test_a_damaged_first_file_does_not_decide(root: Path, capsys):
         read(root, skip_damaged=True)
 
 
-def test_a_folder_of_one_bit_images_is_grey(root: Path):
+def test_a_folder_of_one_bit_images_is_gray(root: Path):
     for path in root.rglob("*.png"):
         write(path, 255, mode="1")
     assert read(root, gray=True).train.batch(np.arange(4)).x.max() == 255
-    with pytest.raises(DataError, match="is 1-bit black and white, not grey: --gray converts it"):
+    with pytest.raises(DataError, match="is 1-bit black and white, not gray: --gray converts it"):
         read(root)
 
 

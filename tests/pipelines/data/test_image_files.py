@@ -128,7 +128,7 @@ def deep_avif() -> bytes:
         (b"P5 16 16 1023 " + bytes(2 * SIDE * SIDE), 10),
         (deep_avif(), 10),
     ],
-    ids=["tiff-rgb", "tiff-grey", "png-grey", "png-rgb", "ppm", "pgm", "avif"],
+    ids=["tiff-rgb", "tiff-gray", "png-gray", "png-rgb", "ppm", "pgm", "avif"],
 )
 def test_more_than_8_bits_are_refused_not_cut(data: bytes, bits: int):
     for rules in (RGB, Rules((1, SIDE, SIDE), convert=True)):
@@ -157,7 +157,7 @@ def test_a_header_can_not_ask_for_more_memory_than_a_photo_needs(size: tuple[int
 
 def test_formats_that_run_programs_are_not_opened():
     data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\nshowpage\n"
-    assert "its format is not recognised" in reasons(data, RGB)
+    assert "its format is not recognized" in reasons(data, RGB)
 
 
 # ---- transparency ------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_a_background_admits_alpha_and_nothing_else():
     assert decode(encoded(noise().convert("RGBA")), WHITE).shape == (3, SIDE, SIDE)
     gray = Rules((1, SIDE, SIDE), background=(0, 0, 0))
     assert decode(encoded(noise().convert("LA")), gray).shape == (1, SIDE, SIDE)
-    assert reasons(encoded(noise().convert("L")), WHITE) == "is grey, not RGB: --rgb converts it"
+    assert reasons(encoded(noise().convert("L")), WHITE) == "is gray, not RGB: --rgb converts it"
 
 
 def test_an_opaque_alpha_channel_needs_no_background():
@@ -221,7 +221,7 @@ def test_cmyk_is_converted_by_the_flag():
     data = encoded(Image.new("CMYK", (SIDE, SIDE), (0, 255, 255, 0)), "TIFF")
     assert reasons(data, RULES) == "is CMYK, not RGB: --rgb converts it"
     assert (decode(data, RGB)[:, 0, 0] == (255, 0, 0)).all()
-    assert reasons(data, Rules((1, SIDE, SIDE))) == "is CMYK, not grey: --gray converts it"
+    assert reasons(data, Rules((1, SIDE, SIDE))) == "is CMYK, not gray: --gray converts it"
 
 
 @pytest.mark.parametrize(("kind", "exact"), [("PPM", True), ("AVIF", False), ("JPEG", False)])
@@ -242,6 +242,6 @@ def test_all_reasons_are_given_at_once():
         "--image-size 12",
     ]
     assert str(caught.value) == (
-        "is grey with alpha, not RGB: --rgb converts it; it has transparent pixels: --background "
+        "is gray with alpha, not RGB: --rgb converts it; it has transparent pixels: --background "
         "white (black, or r,g,b) fills them; it is 12x20 pixels, not 16x16: resize or remove it"
     )

@@ -33,7 +33,7 @@ def test_to_display_spreads_levels_over_bytes():
     assert to_display(torch.tensor([8, 16], dtype=torch.uint8), 17).tolist() == [128, 255]
 
 
-def test_levels_quantise_evenly():
+def test_levels_quantize_evenly():
     plain, few = load(DataConfig("digits")).test, load(DataConfig("digits", levels=4)).test
     assert few.num_levels == 4
     np.testing.assert_array_equal(all_images(few), all_images(plain).astype(int) * 4 // 17)
@@ -47,7 +47,7 @@ def test_threshold_is_above_half(tmp_path: Path):
     np.testing.assert_array_equal(all_images(images)[0, 0], ramp[0] > 127)
 
 
-def test_dynamic_binarising_draws_anew_in_training_and_once_for_evaluation(tmp_path: Path):
+def test_dynamic_binarization_draws_anew_in_training_and_once_for_evaluation(tmp_path: Path):
     gray = np.full((4, 100, 100), 51, dtype=np.uint8)  # a probability of one in five
     gray[0], gray[1] = 0, 255
     np.savez(tmp_path / "a.npz", train=gray, test=gray)

@@ -30,7 +30,7 @@ def test_a_class_may_be_absent_from_validation(root: Path):
     [
         ("train/x.png", r"train/x\.png is in no class folder, unlike other images"),
         ("valid/x.png", r"valid/x\.png is in no class folder, unlike other images"),
-        ("valid/c/x.png", "valid has the folder c, which train has not"),
+        ("valid/c/x.png", "valid has the folder c, which train does not"),
     ],
 )
 def test_labels_that_are_dropped_are_dropped_aloud(root: Path, stray: str, reason: str, capsys):

@@ -41,7 +41,7 @@ def to_itself(folder: Path) -> str:
 
 def loop(folder: Path) -> str:
     (folder / "a" / "x").symlink_to("..")
-    return "a/x is a link to a folder that it lies in: remove it"
+    return "a/x is a link to a folder that contains it: remove it"
 
 
 def pipe(folder: Path) -> str:

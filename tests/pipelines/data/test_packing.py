@@ -163,13 +163,13 @@ def damage(folder: Path, kind: str) -> str:
     if kind == "text":
         path.write_text("no image at all, but long enough to look for a header")
         return "not an image"
-    if kind == "grey":
+    if kind == "gray":
         Image.fromarray(pixels).save(path)
-        return "is grey, not RGB: --rgb converts it"
+        return "is gray, not RGB: --rgb converts it"
     if kind == "rgba":
         Image.new("RGBA", (SIDE, SIDE), (1, 2, 3, 255)).save(path)
         return "is RGBA, not RGB: --rgb converts it"
-    if kind == "grey16":
+    if kind == "gray16":
         Image.fromarray(pixels.astype(np.uint16)).save(path)
         return "has 16 bits per channel"
     if kind == "rgb16":
@@ -182,7 +182,7 @@ def damage(folder: Path, kind: str) -> str:
     return f"is {SIDE + 1}x{SIDE} pixels, not {SIDE}x{SIDE}"
 
 
-DAMAGES = ("empty", "truncated", "text", "grey", "rgba", "grey16", "rgb16", "cmyk", "size")
+DAMAGES = ("empty", "truncated", "text", "gray", "rgba", "gray16", "rgb16", "cmyk", "size")
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -221,14 +221,14 @@ def test_a_set_with_no_good_image_is_an_error_even_when_skipping(many, tmp_path:
         pack(list_folder(folder), wrong, tmp_path / "b", workers=2, skip_damaged=True)
 
 
-def test_flags_convert_grey_and_rgba_but_never_16_bits(tmp_path: Path):
+def test_flags_convert_gray_and_rgba_but_never_16_bits(tmp_path: Path):
     folder = tmp_path / "images"
     write_images(folder, 5)
     rules = RULES._replace(convert=True)
-    for kind in ("grey", "rgba"):
+    for kind in ("gray", "rgba"):
         damage(folder, kind)
         assert len(pack(list_folder(folder), rules, tmp_path / "set").pixels) == 5
-    damage(folder, "grey16")
+    damage(folder, "gray16")
     with pytest.raises(DataError, match="16 bits"):
         pack(list_folder(folder), rules, tmp_path / "set")
 
@@ -244,7 +244,7 @@ def test_conversion_agrees_with_pillow(tmp_path: Path, mode: str):
     np.testing.assert_array_equal(gray[0], np.asarray(image.convert("RGBA").convert("L")))
 
 
-def test_resizing_crops_at_the_centre_and_averages(tmp_path: Path):
+def test_resizing_crops_at_the_center_and_averages(tmp_path: Path):
     levels = np.zeros((8, 16, 3), dtype=np.uint8)
     levels[:, 4:12:2] = 100
     Image.fromarray(levels).save(tmp_path / "x.png")
@@ -296,10 +296,10 @@ def test_npz_batches_are_packed_in_their_order(tmp_path: Path):
     with pytest.raises(DataError, match="not uint8"):
         list_batches(paths)
     paths[0].write_bytes(paths[1].read_bytes()[:-100])
-    with pytest.raises(DataError, match="no batch of images"):
+    with pytest.raises(DataError, match="not a batch of images"):
         list_batches(paths)
     paths[0].write_bytes(pickle.dumps(levels))
-    with pytest.raises(DataError, match="no batch of images"):
+    with pytest.raises(DataError, match="not a batch of images"):
         list_batches(paths)
 
 

@@ -263,7 +263,7 @@ def test_a_home_that_cannot_be_written_is_passed_over(no_home, tmp_path, monkeyp
     assert tmp_path / "tmp" in cache_folder(no_home).parents
 
 
-def test_xdg_cache_home_is_honoured_if_it_is_absolute(no_home, tmp_path, monkeypatch):
+def test_xdg_cache_home_is_honored_if_it_is_absolute(no_home, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder(no_home).parent == tmp_path / "xdg" / "pixel-decoders"
     monkeypatch.setenv("XDG_CACHE_HOME", "xdg")

@@ -193,7 +193,7 @@ def test_text_labels_are_numbered_by_trains_names(shards, encoded: bool):
         ([None], [None], "train has no labels"),
         ([[0.0, 1.5]], [[0.0, 1.0]], "column 'label' of train-0.parquet is double, not integers"),
         ([[0, None]], [[0, 1]], "1 rows of train-0.parquet have no label"),
-        ([["a", "b"]], [["a", "c"]], "valid has the label c, which train has not"),
+        ([["a", "b"]], [["a", "c"]], "valid has the label c, which train does not"),
         ([["a", "b"]], [[0, 1]], "labels are text in one split and integers in another"),
         ([["a", "b"], [0, 1]], [[0, 1]], "is text in one file and integers in another"),
         ([pyarrow.array([2**63, 1], pyarrow.uint64())], [[0, 1]], "'label' of train-0.parquet is"),

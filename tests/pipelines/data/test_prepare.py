@@ -128,7 +128,7 @@ def test_more_than_256_levels_are_found_or_given(tmp_path: Path):
     assert given.test.fingerprint != splits.test.fingerprint
 
 
-def test_16_bits_are_quantised_padded_and_turned_to_gray_exactly(tmp_path: Path):
+def test_16_bits_are_quantized_padded_and_turned_to_gray_exactly(tmp_path: Path):
     photos = np.random.default_rng(0).integers(0, 1 << 16, (5, 4, 4, 3)).astype(np.uint16)
     photos[0] = 65535
     own(tmp_path, train=photos, test=photos)

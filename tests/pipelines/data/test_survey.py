@@ -23,7 +23,7 @@ def read(root: Path, **options):
 def test_every_problem_of_every_split_is_in_one_message(root: Path, monkeypatch):
     write(root / "train" / "a" / "large.png", side=100)
     write(root / "train" / "b" / "small.png", side=7)
-    write(root / "train" / "b" / "grey.png", mode="L")
+    write(root / "train" / "b" / "gray.png", mode="L")
     write(root / "valid" / "b" / "sprite.png", mode="RGBA")
     Image.new("RGBA", (8, 8)).save(root / "valid" / "b" / "sprite.png")
     (root / "valid" / "a" / "x.png").symlink_to("gone")
@@ -35,7 +35,7 @@ def test_every_problem_of_every_split_is_in_one_message(root: Path, monkeypatch)
         "the images have several problems:",
         f"  {root}/train/a/large.png is 100x100 pixels, not 8x8: resize or remove it; 1 more cannot"
         f" be used: {root}/train/b/small.png",
-        f"  {root}/train/b/grey.png is grey, not RGB: --rgb converts it",
+        f"  {root}/train/b/gray.png is gray, not RGB: --rgb converts it",
         f"  {root}/valid/a/x.png cannot be read (No such file or directory): restore or delete it",
         f"  {root}/valid/b/sprite.png is RGBA, not RGB: --rgb converts it",
         f"  {root}/valid/b/sprite.png has transparent pixels: --background white (black, or r,g,b) "
@@ -61,7 +61,7 @@ def test_the_survey_is_bounded(root: Path, monkeypatch):
     monkeypatch.setattr(survey, "_FILES", 1)
     for name in ("x", "y"):
         write(root / "train" / "b" / f"{name}.png", mode="L")
-    with pytest.raises(DataError, match=r"x\.png is grey.*; 1 more .*y\.png"):
+    with pytest.raises(DataError, match=r"x\.png is gray.*; 1 more .*y\.png"):
         read(root)  # packing found these two itself
 
 
@@ -74,6 +74,6 @@ def test_problems_of_images_that_a_limit_leaves_out_are_none(root: Path):
     assert len(read(root, limit=2).test) == 2
     for one in files.values():
         write(one[used[1]], mode="L")
-    with pytest.raises(DataError, match=r"train/.* is grey.*; 1 more .*valid/") as caught:
+    with pytest.raises(DataError, match=r"train/.* is gray.*; 1 more .*valid/") as caught:
         read(root, limit=2)
     assert "is empty" not in str(caught.value)
