@@ -65,7 +65,9 @@ def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
         DataError: they differ; the message says in what.
     """
     written = header.architecture
-    flags = written if "format" in written else {**migrated(written), "format": FORMAT}
+    flags = (
+        written if "format" in written else {**migrated(written, run.pipeline), "format": FORMAT}
+    )
     there = {"images": list(header.image_shape), "levels": header.num_levels, **flags}
     here = {
         "images": list(run.spec.image_shape),

@@ -89,7 +89,8 @@ def read_record(run_dir: Path) -> RunRecord:
             f"({saved.get('version', 'unknown')}): update the toolkit"
         )
     if number == 1 and isinstance(saved.get("config"), dict):
-        saved = {**saved, "config": migrated(saved["config"]), "format": FORMAT}
+        config = migrated(saved["config"], str(saved.get("pipeline")))
+        saved = {**saved, "config": config, "format": FORMAT}
     try:
         return msgspec.convert(saved, RunRecord)
     except msgspec.ValidationError as error:
@@ -120,18 +121,18 @@ _NONE_NOW = {"head_channels": 0}  # a value that stood for None
 _DEFAULTS_THEN: dict[str, Any] = {}
 
 
-def migrated(config: Mapping[str, Any]) -> dict[str, Any]:
+def migrated(config: Mapping[str, Any], pipeline: str) -> dict[str, Any]:
     """Return the flags of format 1 as today's: renamed ones, and none that the decoder lacks.
 
-    In format 1 every decoder had the flags of all, and an encoder with a table of levels had the
-    decoder's --embedding-dim.
+    In format 1 every decoder had the flags of all, and the encoder of a PixelVAE had its
+    --embedding-dim.
     """
     old = {**_DEFAULTS_THEN, **config}
     new = {_RENAMED.get(name, name): value for name, value in old.items()}
     for name, value in _NONE_NOW.items():
         if name in new and new[name] == value:
             new[name] = None
-    if "posterior_scale" in new:
+    if pipeline == "pixelvae":
         new["encoder_embedding_dim"] = new.get("embedding_dim", 0)
     decoder, likelihood = new.get("decoder", "gated"), new.get("likelihood", "categorical")
     kept = {**flat(network_options(decoder)), **flat(likelihood_options(likelihood))}
