@@ -5,13 +5,13 @@ Imports neither NumPy nor PyTorch, so that a command reads its flags before it l
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
+from pipelines.runtime.config import Bounded, Count, flag, suggestion
 from pipelines.runtime.errors import UserError
 
 _PACKED = frozenset({"cache_dir"})
@@ -65,7 +65,7 @@ _DATA_HELP = (
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Bounded):
     """A data set and its options.
 
     Raises:
@@ -74,19 +74,19 @@ class DataConfig:
     Example:
         >>> DataConfig(data="minst")
         Traceback (most recent call last):
-        pipelines.runtime.errors.UserError: --data minst is unknown, did you mean mnist? Choose ...
+        pipelines.runtime.errors.UserError: --data minst is unknown: did you mean 'mnist'? ...
     """
 
     data: Annotated[str, tyro.conf.arg(help=_DATA_HELP)] = "digits"
     """Name of the data set."""
     data_dir: str = "~/data"
     """Folder that holds the data set, or its file."""
-    levels: int = 0
+    levels: Count = 0
     """Quantize to N levels, x * N // native (0: the data set's own number)."""
     binarize: Literal["none", "threshold", "dynamic"] = "none"
     """Make images binary: gray above half, or drawn with the gray level as probability. Training
     batches are drawn again each time, evaluation sets once."""
-    limit: int = 0
+    limit: Count = 0
     """Use N images of each split (0: all), always the same ones: drawn with seed 0, stratified by
     label where there are labels."""
     condition: Condition = "none"
@@ -98,11 +98,11 @@ class DataConfig:
     background: str = ""
     """Color under the transparent pixels of image files: white, black or r,g,b (default: refuse
     transparency)."""
-    pad: int = 0
+    pad: Count = 0
     """Add N pixels of level 0 on every side."""
-    image_size: int = 0
+    image_size: Count = 0
     """Crop image files at the center and resize them to this side (0: all must have one size)."""
-    native_levels: int = 0
+    native_levels: Count = 0
     """Number of levels of your own arrays (0: 256 for bytes, 4 for berkeley in color, otherwise
     one more than the highest level)."""
     cache_dir: str = ""
@@ -112,15 +112,11 @@ class DataConfig:
     """Leave out training images that can't be decoded, and list them. Evaluation never skips."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_data_name(self.data)
         for option in sorted(_SPECIAL - OPTIONS.get(self.data, _ARRAYS)):
             if getattr(self, option):
-                flag = option.replace("_", "-")
-                raise UserError(f"--{flag} does not apply to {self.data}: leave it out")
-        for option in ("levels", "limit", "pad", "image_size", "native_levels"):
-            if getattr(self, option) < 0:
-                flag = option.replace("_", "-")
-                raise UserError(f"--{flag} must be 0 or more, got {getattr(self, option)}")
+                raise UserError(f"{flag(option)} does not apply to {self.data}: leave it out")
 
 
 def check_data_name(name: str) -> None:
@@ -129,7 +125,6 @@ def check_data_name(name: str) -> None:
         return
     if ":" in name:
         raise UserError(f"--data {name}: expected package.module:function for your own data")
-    close = difflib.get_close_matches(name, DATA_NAMES, n=1)
-    guess = f", did you mean {close[0]}?" if close else ":"
-    choose = "Choose" if close else "choose"
-    raise UserError(f"--data {name} is unknown{guess} {choose} one of {', '.join(DATA_NAMES)}")
+    guess = suggestion(name, DATA_NAMES)
+    named = "" if guess.startswith(": choose") else f" Choose one of {', '.join(DATA_NAMES)}"
+    raise UserError(f"--data {name} is unknown{guess}{named}")

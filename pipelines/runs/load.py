@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
 from pipelines.runs.config import RunConfig
-from pipelines.runs.pipeline import find_pipeline, trust_parts
+from pipelines.runs.pipeline import find_pipeline, require_trust, trust_parts
 from pipelines.runs.record import ImageSpec, config_of, read_record
 from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import at_home
@@ -27,6 +27,7 @@ class Run(NamedTuple):
     model: Model
     spec: ImageSpec
     steps: int
+    trusted: tuple[str, ...] = ()  # modules that the user has named, which may be imported
 
 
 def open_run(run_dir: Path, trusted: Sequence[str] = ()) -> Run:
@@ -58,7 +59,9 @@ def open_run(run_dir: Path, trusted: Sequence[str] = ()) -> Run:
             "written by another version of this toolkit"
         ) from error
     steps = checkpoint.load_weights(run_dir, model)
-    return Run(record.pipeline, record.command, config, model.eval(), record.images, steps)
+    return Run(
+        record.pipeline, record.command, config, model.eval(), record.images, steps, tuple(trusted)
+    )
 
 
 def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
@@ -70,9 +73,12 @@ def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
         limit: N images of each split, drawn from all (0: as in training).
 
     Raises:
-        UserError: they are not what the model was built for.
+        UserError: they are not what the model was built for, or come from a function of a module
+            that is not trusted.
     """
     data = run.config.data
+    if ":" in data.data:
+        require_trust(data.data, "data set", run.trusted)
     data_dir, limit = data_dir or data.data_dir, limit or data.limit
     splits = load(dataclasses.replace(data, data_dir=data_dir, limit=limit))
     if ImageSpec.of(splits.test) != run.spec:

@@ -12,7 +12,6 @@ import ast
 import builtins
 import dataclasses
 import functools
-import importlib
 import inspect
 import typing
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import tyro
 from docstring_parser import parse
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.user_modules import import_name
 
 ROOT = Path(__file__).parents[2]
 OWN = ("decoders", "encoders", "pipelines")
@@ -85,39 +85,6 @@ def _check(target: str, argument: Argument) -> None:
 
 
 # A user's class, imported
-
-
-def import_name(target: str, what: str) -> Any:
-    """Import `package.module:name`.
-
-    Args:
-        target: as the user wrote it.
-        what: the flag that it was given to.
-
-    Raises:
-        UserError: there is no such module or name, or importing it failed.
-    """
-    module_name, _, name = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module does
-        if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
-            raise UserError(
-                f"{what} {target}: there is no module {error.name}: check the name, or add its "
-                "folder to PYTHONPATH"
-            ) from error
-        said = f"{type(error).__name__}: {error}"
-        raise UserError(f"{what} {target}: importing it failed ({said})") from error
-    if not name or not hasattr(module, name):
-        raise UserError(
-            f"{what} {target}: {module_name} has no {name!r}: write package.module:name"
-        )
-    return getattr(module, name)
-
-
-def _is_part(missing: str | None, module: str) -> bool:
-    """Tell whether the missing module is the one that was asked for, or a package around it."""
-    return missing is not None and f"{module}.".startswith(f"{missing}.")
 
 
 def import_class(target: str, what: str, base: type) -> Any:

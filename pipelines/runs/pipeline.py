@@ -17,13 +17,13 @@ import tyro
 from pipelines.data.config import DATA_NAMES
 from pipelines.runs.config import RunConfig
 from pipelines.runs.decoders import refuse_other_parts
-from pipelines.runs.options import import_name
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
 from pipelines.runtime.command import exit_codes
 from pipelines.runtime.config import ConfigError, flag, is_given, suggestion, value_of
 from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import at_home
 from pipelines.runtime.provenance import prog
+from pipelines.runtime.user_modules import import_name
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -110,6 +110,8 @@ class Pipeline(Generic[C]):
                     f"python -m pipelines.{record.pipeline}"
                 )
             trust_parts(record, [value_of(args, part) or "" for part in ("decoder", "likelihood")])
+            if ":" in (data := str(record.config.get("data", ""))) and not is_given(args, "data"):
+                raise UserError(f"this run's images come from your own code: give --data {data}")
             return config_of(record, self.config, Path(out))
         default = self.config()
         name = value_of(args, "preset")

@@ -35,15 +35,18 @@ def test_flags_are_read_without_torch_and_numpy():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"levels": -2}, "--levels must be 0 or more, got -2"),
-        ({"limit": -1}, "--limit must be 0 or more, got -1"),
+        ({"levels": -2}, "--levels must be at least 0, got -2"),
+        ({"limit": -1}, "--limit must be at least 0, got -1"),
         ({"rgb": True}, "--rgb does not apply to digits: leave it out"),
         ({"image_size": 4}, "--image-size does not apply to digits"),
         ({"native_levels": 4}, "--native-levels does not apply"),
         ({"skip_damaged": True}, "--skip-damaged does not apply"),
         ({"background": "white"}, "--background does not apply"),
         ({"cache_dir": "x"}, "--cache-dir does not apply"),
-        ({"data": "minst"}, "--data minst is unknown, did you mean mnist[?] Choose one of digits"),
+        (
+            {"data": "minst"},
+            "--data minst is unknown: did you mean 'mnist'[?] Choose one",
+        ),
         ({"data": "x"}, "--data x is unknown: choose one of digits"),
     ],
 )
