@@ -20,7 +20,9 @@ from pipelines.runs.config import RunConfig
 from pipelines.runs.load import Run
 from pipelines.runs.record import FORMAT, migrated
 from pipelines.runtime.config import flat
-from pipelines.training import checkpoint, config_file
+from pipelines.training import config_file
+from pipelines.training.comparison import differences
+from pipelines.training.weights import WEIGHTS
 
 
 def architecture(run: Run) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def architecture(run: Run) -> dict[str, Any]:
 
 def weights(run_dir: Path) -> bytes:
     """The start of the checksum of a run's weights, which opening the run has checked."""
-    with safe_open(run_dir / checkpoint.WEIGHTS, framework="pt") as file:
+    with safe_open(run_dir / WEIGHTS, framework="pt") as file:
         return bytes.fromhex(file.metadata()["sha256"])[:DIGITS]
 
 
@@ -75,7 +77,7 @@ def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
         **architecture(run),
     }
     known = {name: here[name] for name in there if name in here}  # later versions have other flags
-    found = checkpoint.differences({name: there[name] for name in known}, known)
+    found = differences({name: there[name] for name in known}, known)
     method = method_of(run.model, bits_back=header.method == "bits-back") if not found else ""
     if method and method != header.method:
         found = [f"coded as {header.method!r} there, {method!r} here"]

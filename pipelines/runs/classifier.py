@@ -22,9 +22,10 @@ from encoders.base import device_of
 from eval import Terms
 from pipelines.data.sets import Images
 from pipelines.runtime.errors import CheckpointError
-from pipelines.training import checkpoint, config_file
+from pipelines.training import config_file
 from pipelines.training.config import TrainConfig
 from pipelines.training.fit import fit
+from pipelines.training.weights import load_weights
 
 EPOCHS, MOST_STEPS = 5, 2000  # more passes only spread the training images apart
 TRAINING = TrainConfig(
@@ -122,7 +123,7 @@ def load(folder: Path, images: Images) -> tuple[Classifier, dict[str, Any]]:
             f"{saved['num_levels']} levels, these are {now[0]} of {now[1]}: name another one"
         )
     model = _build(saved)
-    checkpoint.load_weights(folder, model)
+    load_weights(folder, model)
     return model.eval(), saved
 
 

@@ -25,7 +25,7 @@ from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import free_name, refuse_existing
 from pipelines.runtime.progress import Progress
-from pipelines.training.checkpoint import load_into
+from pipelines.training.weights import load_into
 
 
 def sample(

@@ -96,12 +96,18 @@ class Shuffled:
     def __init__(self, images: Images):
         self.images, self.others = images, scoring.others(len(images))
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the images, and that they are shuffled."""
+        return f"{self.images.fingerprint}-shuffled"
+
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: np.ndarray) -> Batch:
+    def batch(self, indices: np.ndarray, *, noise_seed: tuple[int, ...] = (0,)) -> Batch:
         """Return the images of these indices with other images' annotations."""
-        return Batch(self.images.batch(indices).x, self.images.batch(self.others[indices]).y)
+        x = self.images.batch(indices, noise_seed=noise_seed).x
+        return Batch(x, self.images.batch(self.others[indices]).y)
 
 
 def _importance_samples(model: Model, asked: int | None, *, compile: bool) -> int:

@@ -14,8 +14,8 @@ from pipelines.runs.pipeline import find_pipeline, require_trust, trust_parts
 from pipelines.runs.record import ImageSpec, config_of, read_record
 from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.runtime.files import at_home
-from pipelines.training import checkpoint
 from pipelines.training.config_file import CONFIG
+from pipelines.training.weights import load_weights
 
 
 class Run(NamedTuple):
@@ -58,7 +58,7 @@ def open_run(run_dir: Path, trusted: Sequence[str] = ()) -> Run:
             f"{run_dir / CONFIG} describes no model ({error!r}): it was changed by hand, or "
             "written by another version of this toolkit"
         ) from error
-    steps = checkpoint.load_weights(run_dir, model)
+    steps = load_weights(run_dir, model)
     return Run(
         record.pipeline, record.command, config, model.eval(), record.images, steps, tuple(trusted)
     )

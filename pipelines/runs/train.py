@@ -24,7 +24,7 @@ from pipelines.runtime.config import ConfigError, flag, flat
 from pipelines.runtime.devices import make_fabric, on_main, wait_for_all
 from pipelines.runtime.messages import show
 from pipelines.runtime.provenance import command, commit
-from pipelines.training import checkpoint
+from pipelines.training.comparison import check_same
 from pipelines.training.config import OF_LATENTS, TrainConfig
 from pipelines.training.config_file import CONFIG
 from pipelines.training.fit import FitResult, fit
@@ -191,7 +191,7 @@ def _check_resumed(job: _Job, spec: ImageSpec, saved: RunRecord, run_dir: Path) 
     """Refuse, before anything is written, to resume a run of another model or other images."""
     was = config_of(saved, type(job.config), run_dir)
     fingerprint = job.splits.train.fingerprint
-    checkpoint.check_same(
+    check_same(
         {**flat(was), "images": saved.images, "training set": saved.fingerprint},
         {**flat(job.config), "images": spec, "training set": fingerprint},
         source=run_dir / CONFIG,

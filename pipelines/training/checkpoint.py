@@ -13,69 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
 
 from pipelines.runtime.errors import CheckpointError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.messages import warn
 
-WEIGHTS, CHECKPOINTS = "weights.safetensors", "checkpoints"
+CHECKPOINTS = "checkpoints"
 FORMAT = 1  # of a checkpoint; raise it when its contents change
 DIGITS = 16  # of the SHA-256 in a checkpoint's name
-
-
-def differences(
-    saved: Any, now: Any, may_differ: Collection[str] = (), name: str = ""
-) -> list[str]:
-    """The fields in which two nested configs differ, as readable lines.
-
-    >>> differences({"a": 1, "b": {"c": 2, "out": "x"}}, {"a": 1, "b": {"c": 3}}, {"out"})
-    ['b.c: 2 there, 3 here']
-    """
-    if isinstance(saved, Mapping) and isinstance(now, Mapping):
-        found = []
-        for key in [*saved, *(key for key in now if key not in saved)]:
-            if key not in may_differ:
-                inner = f"{name}.{key}" if name else str(key)
-                missing = "nothing"
-                found += differences(
-                    saved.get(key, missing), now.get(key, missing), may_differ, inner
-                )
-        return found
-    if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)):
-        saved, now = list(saved), list(now)  # JSON knows no tuples
-    return [] if saved == now else [f"{name}: {saved!r} there, {now!r} here"]
-
-
-def check_same(
-    saved: Mapping[str, Any],
-    now: Mapping[str, Any],
-    *,
-    source: Path,
-    may_differ: Collection[str] = (),
-) -> None:
-    """Refuse to go on with a run of another configuration or data set.
-
-    Raises:
-        CheckpointError: listing every field that differs.
-    """
-    found = differences(saved, now, may_differ)
-    if found:
-        raise CheckpointError(
-            f"{source} is of another configuration ({'; '.join(found)}): "
-            "give the same flags as then, or choose another --out"
-        )
-
-
-# Checkpoints
 
 
 class _Hashed:
@@ -205,93 +155,3 @@ def newest_valid(run_dir: Path) -> Path | None:
             "begin again with another --out"
         )
     return None
-
-
-# Weights
-
-
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Copy tensors into a module that must have exactly these names and shapes.
-
-    Raises:
-        CheckpointError: listing what is missing, what is unknown, and whose shape differs.
-    """
-    own = module.state_dict()
-    missing = [name for name in own if name not in tensors]
-    unknown = [name for name in tensors if name not in own]
-    shapes = [
-        f"{name} {tuple(tensors[name].shape)} there, {tuple(own[name].shape)} here"
-        for name in own
-        if name in tensors and own[name].shape != tensors[name].shape
-    ]
-    faults = [
-        f"{label}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
-        for label, names in (("missing", missing), ("unknown", unknown), ("shapes", shapes))
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"{source} is of another model ({'; '.join(faults)})")
-    module.load_state_dict(dict(tensors))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def save_weights(run_dir: Path, module: nn.Module, *, step: int) -> Path:
-    """Write weights.safetensors: names and tensors, and the step and a checksum beside them."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
-    metadata = {"step": str(step), "sha256": _digest(tensors)}
-    path = run_dir / WEIGHTS
-    with whole_file(path, replace=True) as file:
-        file.write(_in_order(to_safetensors(tensors, metadata)))
-    return path
-
-
-def _in_order(data: bytes) -> bytes:
-    """The same safetensors with its metadata sorted: the library writes them in a random order."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
-
-
-def load_weights(run_dir: Path, module: nn.Module) -> int:
-    """Load weights.safetensors into a module built from the run's config.
-
-    Returns:
-        The training step that they are of.
-
-    Raises:
-        CheckpointError: there are none, they are damaged, or of another model.
-    """
-    path = run_dir / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(
-            f"{run_dir} has no {WEIGHTS}: the run was stopped before its first checkpoint; "
-            "go on with it by --resume"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); go on with the run by --resume"
-        ) from error
-    except (OSError, MemoryError, RuntimeError) as error:
-        raise CheckpointError(f"cannot read {path}, which may be sound: {error}") from error
-    if "sha256" not in metadata or not metadata.get("step", "").isdecimal():
-        raise CheckpointError(
-            f"{path} names no checksum and step: expected weights that a run of this toolkit saved"
-        )
-    if metadata["sha256"] != _digest(tensors):
-        raise CheckpointError(f"{path} is damaged: its checksum differs; go on with --resume")
-    load_into(module, tensors, path)
-    return int(metadata["step"])

@@ -30,7 +30,8 @@ from pipelines.runtime.files import WriteError
 from pipelines.runtime.lock import hold
 from pipelines.runtime.messages import say
 from pipelines.runtime.progress import Progress
-from pipelines.training import checkpoint
+from pipelines.training import checkpoint, weights
+from pipelines.training.comparison import check_same
 from pipelines.training.config import MAY_DIFFER, TrainConfig
 from pipelines.training.history import History
 from pipelines.training.logs import NONFINITE, Logs
@@ -250,7 +251,7 @@ class _Training:
             keep, best = self.config.keep_checkpoints, self.history.best_step
             try:
                 checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
-                checkpoint.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
+                weights.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
             except WriteError as error:
                 raise CheckpointError(f"{error}, then go on with --resume") from error
 
@@ -264,7 +265,7 @@ class _Training:
             self._say(f"{self.run_dir} has no checkpoint yet: beginning at step 0")
             return
         state = checkpoint.read_state(path)
-        checkpoint.check_same(
+        check_same(
             {**state["config"], "training set": state["data"]},
             {**asdict(self.config), "training set": self.images.fingerprint},
             source=path,

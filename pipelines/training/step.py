@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from decoders.likelihoods import widest_float
 from pipelines.runtime.devices import compiled
-from pipelines.training.checkpoint import load_into
 from pipelines.training.config import TrainConfig
 from pipelines.training.ema import EMA, like, whole, whole_state
 from pipelines.training.objective import adjust, kl_weights, level_rates, surrogate
 from pipelines.training.schedule import Work, learning_rate, seed_step
+from pipelines.training.weights import load_into
 
 
 class Outcome(NamedTuple):

@@ -18,7 +18,7 @@ from pipelines.compression import container, formats
 from pipelines.data.levels import append_levels, read_levels
 from pipelines.data.sets import DataConfig, load
 from pipelines.runs.load import open_run
-from pipelines.training.checkpoint import save_weights
+from pipelines.training.weights import save_weights
 
 COUNT = 70  # more than a batch, and not a multiple of one
 HEADER = 134  # bytes, without the architecture

@@ -15,7 +15,7 @@ from pipelines.data.subset import draw
 from pipelines.evaluate import main
 from pipelines.runs.evaluation import Shuffled
 from pipelines.runs.load import load_splits, open_run
-from pipelines.training.checkpoint import save_weights
+from pipelines.training.weights import save_weights
 
 VAE = ("pixelvae", "--latent-dim=3")
 DROPOUT = ("pixelcnn", "--condition=label", "--code-dropout=0.5")

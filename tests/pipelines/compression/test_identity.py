@@ -21,7 +21,7 @@ from pipelines import pixelcnn
 from pipelines.compress import main
 from pipelines.compression import container, identity
 from pipelines.runs.load import open_run
-from pipelines.training.checkpoint import save_weights
+from pipelines.training.weights import save_weights
 
 HERE = Path(__file__).parent
 WEIGHTS = Path(__file__).parents[3] / "weights"

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import pickle
 import subprocess
@@ -11,12 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
 from pipelines.runtime.errors import CheckpointError
 from pipelines.runtime.files import WriteError, write_text
-from pipelines.training import checkpoint, config_file
+from pipelines.training import checkpoint
 from pipelines.training.checkpoint import DamagedError
 
 ROOT = Path(__file__).parents[3]
@@ -221,79 +218,3 @@ def test_kill_9_in_a_save_loop_always_leaves_a_loadable_checkpoint(tmp_path, kil
     assert int(words[1]) > 0
     if kills == 100:
         assert int(words[-1]) > 0, "no kill fell into the middle of a write"
-
-
-def test_weights_come_back_and_know_their_step(tmp_path):
-    layer = nn.Sequential(nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last))
-    layer.register_buffer("count", torch.tensor(3))
-    checkpoint.save_weights(tmp_path, layer, step=12)
-    other = nn.Sequential(nn.Conv2d(1, 2, 3))
-    other.register_buffer("count", torch.tensor(0))
-    assert checkpoint.load_weights(tmp_path, other) == 12
-    assert torch.equal(other[0].weight, layer[0].weight)
-    assert other.count == 3
-
-
-def test_the_same_weights_are_the_same_bytes(tmp_path):
-    """The library writes its metadata in an order of chance."""
-    layer = nn.Linear(3, 5)
-    files = [checkpoint.save_weights(tmp_path, layer, step=3).read_bytes() for _ in range(20)]
-    assert len(set(files)) == 1
-    assert checkpoint.load_weights(tmp_path, layer) == 3
-
-
-def test_a_run_without_weights_is_an_error(tmp_path):
-    with pytest.raises(CheckpointError, match=r"has no weights.safetensors.*--resume"):
-        checkpoint.load_weights(tmp_path, nn.Linear(1, 1))
-
-
-@pytest.mark.parametrize("damage", [flip, truncate, empty])
-def test_damaged_weights_are_an_error(tmp_path, damage):
-    checkpoint.save_weights(tmp_path, nn.Linear(50, 50), step=1)
-    damage(tmp_path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint.load_weights(tmp_path, nn.Linear(50, 50))
-
-
-def test_weights_that_nothing_vouches_for_are_refused(tmp_path):
-    """A file without the checksum and step that a run writes is of another tool."""
-    layer = nn.Linear(2, 3)
-    save_file(layer.state_dict(), tmp_path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match="names no checksum"):
-        checkpoint.load_weights(tmp_path, layer)
-
-
-def test_weights_of_another_model_are_listed(tmp_path):
-    checkpoint.save_weights(tmp_path, nn.Linear(2, 3), step=1)
-    with pytest.raises(CheckpointError, match=r"shapes: weight \(3, 2\) there, \(3, 4\) here"):
-        checkpoint.load_weights(tmp_path, nn.Linear(4, 3))
-    with pytest.raises(CheckpointError, match=r"missing: 0.weight, 0.bias; unknown: bias, weight"):
-        checkpoint.load_weights(tmp_path, nn.Sequential(nn.Linear(2, 3)))
-
-
-def test_config_comes_back(tmp_path):
-    config_file.write_config(tmp_path, {"pipeline": "pixelvae", "train": {"steps": 3}})
-    assert config_file.read_config(tmp_path) == {"pipeline": "pixelvae", "train": {"steps": 3}}
-
-
-def test_a_missing_or_damaged_config_is_an_error(tmp_path):
-    with pytest.raises(CheckpointError, match="no run directory"):
-        config_file.read_config(tmp_path)
-    (tmp_path / "config.json").write_text('{"a": ')
-    with pytest.raises(CheckpointError, match="is not JSON"):
-        config_file.read_config(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps([1]))
-    with pytest.raises(CheckpointError, match="one JSON object"):
-        config_file.read_config(tmp_path)
-
-
-def test_another_configuration_is_listed_field_by_field():
-    saved = {"data": "mnist", "model": {"layers": 3, "width": [4, 4]}, "out": "a"}
-    now = {"data": "digits", "model": {"layers": 5, "width": (4, 4)}, "out": "b"}
-    checkpoint.check_same(saved, saved, source=Path("run"))
-    with pytest.raises(CheckpointError) as raised:
-        checkpoint.check_same(saved, now, source=Path("run"), may_differ={"out"})
-    message = str(raised.value)
-    assert "data: 'mnist' there, 'digits' here; model.layers: 3 there, 5 here" in message
-    assert "width" not in message
-    assert "out:" not in message
