@@ -1,1 +1,1 @@
-"""Files and errors, as every part of the pipelines needs them."""
+"""Errors, files, messages, devices and provenance: what every process needs."""

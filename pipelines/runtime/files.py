@@ -1,4 +1,4 @@
-"""The one way to write a file: whole or not at all, whatever happens meanwhile.
+"""The one way to write a file: whole or not at all.
 
     .NAME.TOKEN.unfinished  ── write, flush, fsync ──>  rename  ──>  NAME, then fsync of the folder
 
@@ -41,8 +41,8 @@ def whole_file(
     Args:
         path: the file's name.
         replace: whether it may take the place of another file.
-        named: returns the file's name within its folder, if that is known only once its content
-            is written, such as a checksum.
+        named: returns the file's name within its folder, if it is known only after the content is
+            written, such as a checksum.
 
     Raises:
         TakenError: there is such a file, and `replace` is false.
@@ -63,9 +63,9 @@ def whole_file(
     except OSError as error:
         if stream is None or stream.error is not None or stream.closed:
             raise _cannot_write(path, error) from error
-        raise  # of the block's own doing, such as a file that it reads
+        raise  # the block's own, such as a file that it reads
     except Exception as error:
-        if stream is not None and stream.error is not None:  # whatever a library made of it
+        if stream is not None and stream.error is not None:  # a library made another error of it
             raise _cannot_write(path, stream.error) from error
         raise
     finally:

@@ -116,7 +116,7 @@ def _is_same(file: BinaryIO, path: Path) -> bool:
 
 
 def _read(file: BinaryIO) -> dict[str, Any]:
-    """Return what a lock file says of its owner; {} if that can't be read."""
+    """Return the owner that a lock file names; {} if it can't be read."""
     try:
         file.seek(0)
         owner = json.loads(file.read())
@@ -142,23 +142,23 @@ def _write(file: BinaryIO, path: Path) -> None:
 
 
 def _is_gone(owner: dict[str, Any], *, locked: bool) -> bool:
-    """Say whether the owner named in a lock file can't be writing any more.
+    """Return whether the owner named in a lock file can't be writing any more.
 
     Args:
         owner: of the file.
-        locked: whether this process has got the kernel's lock.
+        locked: this process has the kernel's lock.
     """
     here = owner.get("host") == socket.gethostname()
     same_boot = owner.get("boot") == _boot() != ""
     if locked and (not owner or here or same_boot):
         return True
     if here and not same_boot and _boot():
-        return True  # this machine was started again since
+        return True  # the machine was rebooted since
     return here and _started(owner["pid"]) != owner.get("started")
 
 
 def _boot() -> str:
-    """Return what names this machine's uptime; "" where the system doesn't say."""
+    """Return an identifier of this boot of the machine; "" if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

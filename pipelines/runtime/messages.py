@@ -1,4 +1,4 @@
-"""Messages to the user that never end a command: the terminal may close, a log's disk be full."""
+"""Messages to the user that never end a command, even if the terminal closes or a disk is full."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from eval.text import visible
 def say(message: str, *, end: str = "\n") -> None:
     """Print a message on standard error, if it can be written.
 
-    What it quotes of names and files can't drive the terminal: such characters become escapes.
+    Control characters in quoted names and files become escapes, so that they can't drive the
+    terminal.
     """
     write(sys.stderr, visible(message, keep="\n\t") + end)
 
 
 def warn(message: str) -> None:
-    """Print a warning that nobody should miss on standard error, if it can be written."""
+    """Print a warning on standard error, if it can be written."""
     say(f"WARNING: {message}")
 
 
 def show(text: str) -> None:
-    """Print what a command found on standard output, if it can be written."""
+    """Print a command's findings on standard output, if it can be written."""
     write(sys.stdout, visible(text, keep="\n\t") + "\n")
 
 
 def write(stream: TextIO | None, text: str) -> None:
-    """Write text to a stream and flush it; where that fails, go on without."""
+    """Write text to a stream and flush it; drop the text if that fails."""
     if stream is None:  # as under pythonw, or closed by the shell's >&-
         return
     try:
@@ -41,7 +42,7 @@ def write(stream: TextIO | None, text: str) -> None:
 
 
 def drop_pending(stream: TextIO) -> None:
-    """Let the interpreter's last flush of a stream succeed: it would change the exit code."""
+    """Make the interpreter's last flush of a stream succeed: a failure changes the exit code."""
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -52,7 +53,7 @@ def drop_pending(stream: TextIO) -> None:
 
 
 def escape_unprintable() -> None:
-    """Let standard output show characters that it lacks as escapes, as standard error does."""
+    """Make standard output show characters that it lacks as escapes, as standard error does."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -45,7 +45,7 @@ def refuse_existing(*files: Path | None) -> None:
 
 
 def _is_taken(file: Path) -> bool:
-    """Tell whether a name is taken, by a link to nowhere too; one that can't be is an OSError."""
+    """Return whether a name is taken, also by a broken link; an impossible name is an OSError."""
     try:
         file.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -54,18 +54,18 @@ def _is_taken(file: Path) -> bool:
 
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
-    """`stem` + `suffix` in the folder, numbered where that is taken: x.png, x-2.png, x-3.png."""
+    """Return a free name in the folder, numbered if need be: x.png, x-2.png, x-3.png."""
     return next(file for file in _numbered(folder / (stem + suffix)) if not _is_taken(file))
 
 
 def write_new(file: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` make a new file of this name or a numbered one, and return its name.
+    """Make a new file of this name or a numbered one, and return its name.
 
-    It may take hours to compute what is written, and another process may take the name meanwhile.
+    Another process may take the name during the hours that it takes to compute the content.
 
     Args:
         file: the name.
-        write: called with a name, it raises a TakenError if that exists.
+        write: makes the file of the name that it is called with; raises a TakenError if it exists.
     """
     for free in _numbered(file):
         try:

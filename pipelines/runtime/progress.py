@@ -1,8 +1,8 @@
 """One progress display for training, evaluation, packing and sampling.
 
-On a terminal it is a tqdm bar; elsewhere (a log file, a batch system, CI) it is one plain line
-every few seconds, so that logs stay short and still say how fast it goes and how long it takes.
-Both go to standard error: standard output is for results.
+On a terminal it is a tqdm bar. Elsewhere (a log file, a batch system, CI) it is one plain line
+every few seconds, so that logs stay short and still show the speed and the time left.
+Both go to standard error, since standard output is for results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
+    """Return a duration in words that people read.
 
     >>> clock(9), clock(75), clock(3_661), clock(90_000)
     ('9s', '1m 15s', '1h 01m', '25h 00m')
@@ -36,7 +36,7 @@ def clock(seconds: float) -> str:
 
 
 class _Kept:
-    """A terminal that may close at any time: what it doesn't take is dropped."""
+    """A terminal that may close at any time; text that it doesn't take is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -46,9 +46,9 @@ class _Kept:
         write(self._stream, text)
 
     def flush(self) -> None:
-        """Nothing is left to flush."""
+        """Do nothing: every write is flushed."""
 
-    def fileno(self) -> int:  # by which tqdm asks for the width
+    def fileno(self) -> int:  # tqdm asks it for the width
         return self._stream.fileno()
 
     def isatty(self) -> bool:
@@ -59,13 +59,13 @@ class Progress:
     """Counts from `initial` to `total`; use it as a context manager.
 
     Args:
-        total: how many units there are in all.
-        label: what is going on, such as "train".
-        unit: what is counted, such as "step" or "image".
-        initial: how many were done before (a resumed run); they don't count for the rate.
+        total: number of units.
+        label: name of the activity, such as "train".
+        unit: name of what is counted, such as "step" or "image".
+        initial: number of units done before (a resumed run); they don't count for the rate.
         enabled: False shows nothing, for every process but the first.
-        stream: where to write; standard error if None.
-        every: seconds between two lines where the stream is no terminal.
+        stream: to write to; standard error if None.
+        every: seconds between two lines if the stream is not a terminal.
 
     >>> import sys
     >>> with Progress(4, "score", unit="image", stream=sys.stdout, every=1e9) as bar:
@@ -97,7 +97,7 @@ class Progress:
             )
 
     def update(self, count: int = 1, **figures: float) -> None:
-        """`count` more units are done; `figures` (such as loss=3.2) stand beside the bar."""
+        """Count more units as done; `figures` (such as loss=3.2) are shown next to the bar."""
         self.count += count
         self.figures.update(figures)
         if self.bar is not None:
@@ -113,7 +113,7 @@ class Progress:
                 write(self.stream, self.line(now - self.began) + "\n")
 
     def line(self, elapsed: float) -> str:
-        """The plain line, `elapsed` seconds after the start."""
+        """Return the plain line, `elapsed` seconds after the start."""
         rate = (self.count - self.initial) / max(elapsed, 1e-9)
         speed = f"{rate:.3g} {self.unit}s/s" if 0 < rate < 1e6 else f"- {self.unit}s/s"
         if self.count >= self.total:
@@ -148,7 +148,7 @@ def progress(
     unit: str = "step",
     enabled: bool = True,
 ) -> Iterator[T]:
-    """Passes `iterable` through, one unit of progress for each item.
+    """Pass `iterable` through, one unit of progress for each item.
 
     >>> sum(progress([1, 2, 3], 3, "add", enabled=False))
     6

@@ -177,7 +177,7 @@ def test_refuses_directories_that_are_no_finished_run(copy_run, refusal, tmp_pat
     assert "pipeline 'diffusion'" in refusal(main, run_dir)
     saved["config"]["colour"] = 1
     (run_dir / "config.json").write_text(json.dumps(saved))
-    assert "unknown fields (colour)" in refusal(main, run_dir)
+    assert "there is no field 'colour'" in refusal(main, run_dir)
 
 
 def test_refuses_images_that_the_model_was_not_built_for(copy_run, refusal):
