@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipelines.runs import compression  # imports torch: flags first
 
         work = {Encode: compression.encode, Decode: compression.decode, Export: compression.export}
-        work[type(action)](config.run, **flat(action)).show()
+        work[type(action)](config.run, trust=config.trust, **flat(action)).show()
 
 
 if __name__ == "__main__":

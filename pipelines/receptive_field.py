@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from pipelines.runs.decoders import DecoderConfig, refuse_other_parts
 from pipelines.runs.find import find_run
-from pipelines.runs.flags import Flags, check_suffix, hint, parse
+from pipelines.runs.flags import Flags, Trust, check_suffix, hint, parse
 from pipelines.runtime.command import exit_codes
 from pipelines.runtime.config import Bounded, flag, flat, is_given, value_of
 from pipelines.runtime.errors import UserError
@@ -57,6 +57,8 @@ class Config(Flags):
     out: Annotated[Path | None, hint("FILE.png", "none")] = None
     """Picture to write: seen in white, not seen in black, the target in red. A pixel of which only
     some channels are seen is as bright as their share."""
+    trust: Trust = ()
+    """Module of your own that the run needs, to be imported. Can be given several times."""
     untrained: ImageFlags = field(default_factory=ImageFlags)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipelines.runs import receptive_field as work  # imports torch: flags first
 
         if config.run is not None:
-            decoder = work.decoder_of(config.run)
+            decoder = work.decoder_of(config.run, config.trust)
         else:
             untrained = config.untrained
             decoder = work.untrained(config.decoder, untrained.image_shape, untrained.levels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,7 @@ def encode(
     score_batch: int = 64,
     precision: Literal["float64", "float32"] = "float64",
     compare: bool = True,
+    trust: Sequence[str] = (),
 ) -> Findings:
     """Write images to a compressed file.
 
@@ -66,7 +67,7 @@ def encode(
         UserError: the arguments don't fit one another, the model or the images.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     method = codecs.method_of(opened.model, bits_back=bits_back)
     refuse_existing(file)
     spec = opened.spec
@@ -111,7 +112,14 @@ def encode(
 
 
 @one_thread()
-def decode(run: str | Path, *, file: Path, images: Path, labels: Path | None = None) -> Findings:
+def decode(
+    run: str | Path,
+    *,
+    file: Path,
+    images: Path,
+    labels: Path | None = None,
+    trust: Sequence[str] = (),
+) -> Findings:
     """Write the images of a compressed file.
 
     The arguments are the flags of `pixel-decoders compress RUN decode`.
@@ -120,7 +128,7 @@ def decode(run: str | Path, *, file: Path, images: Path, labels: Path | None = N
         UserError: the file was written with another model, or can't be decoded on this machine.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     refuse_existing(images, labels)
     header, words = container.from_file(file)
     same = identity.check_model(header, opened, file, run_dir)
@@ -154,6 +162,7 @@ def export(
     labels: Path | None = None,
     num: int = 0,
     data_dir: str = "",
+    trust: Sequence[str] = (),
 ) -> Findings:
     """Write a run's test images, and their labels, as files to encode.
 
@@ -162,7 +171,7 @@ def export(
     Raises:
         UserError: there are no such images, or they have no labels.
     """
-    opened = open_run(find_run(run))
+    opened = open_run(find_run(run), trust)
     refuse_existing(images, labels)
     test = load_splits(opened, data_dir=data_dir).test
     count = min(num or len(test), len(test))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from pipelines.training.weights import load_into
 def sample(
     run: str | Path,
     *,
+    trust: Sequence[str] = (),
     num: int = 64,
     temperature: float = 1.0,
     complete: Complete = "none",
@@ -54,7 +55,7 @@ def sample(
         UserError: the arguments don't fit one another, the model or its images.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     opened = opened._replace(model=resized(opened, size))
     if gif and not opened.model.decoder.autoregressive:
         raise UserError(

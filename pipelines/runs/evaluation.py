@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ IMPORTANCE_SAMPLES = 100  # of a bound's estimate, where no number is asked for
 def evaluate(
     run: str | Path,
     *,
+    trust: Sequence[str] = (),
     split: str = "test",
     limit: int = 0,
     importance_samples: int | None = None,
@@ -52,7 +54,7 @@ def evaluate(
     began, at_commit = time.monotonic(), commit()
     refuse_existing(out, out and scores_beside(out))
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     samples = _importance_samples(opened.model, importance_samples, compile=compile)
     _check_condition(opened.model, condition)
     fabric = make_fabric(DeviceConfig(accelerator, devices))

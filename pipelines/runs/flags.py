@@ -27,6 +27,7 @@ def hint(metavar: str, default: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
+Trust = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, hint("MODULE", "none")]
 NewPicture = Annotated[Path | None, hint("FILE.png", "a new name in the run directory")]
 DataFolder = Annotated[str, hint("DIR", "as in training")]
 
@@ -51,6 +52,9 @@ class RunFlags(Flags):
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run directory, or the name of a model that comes with the toolkit, such as mnist-gated."""
+    trust: Trust = ()
+    """Module of your own that the run's decoder, pipeline or data need, to be imported. Without
+    it, reading a run runs no code but the toolkit's. Can be given several times."""
 
 
 @dataclass(frozen=True)

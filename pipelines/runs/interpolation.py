@@ -42,6 +42,7 @@ class Wanted(NamedTuple):
 def interpolate(
     run: str | Path,
     *,
+    trust: Sequence[str] = (),
     pairs: int | None = None,
     steps: int = 9,
     between: Literal["images", "labels"] = "images",
@@ -62,7 +63,7 @@ def interpolate(
         UserError: the arguments don't fit one another, the model or its data.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     wanted = Wanted(
         between,
         PAIRS if pairs is None else pairs,

@@ -23,6 +23,7 @@ FIT = 5000  # training images, where there are labels
 def study_latents(
     run: str | Path,
     *,
+    trust: Sequence[str] = (),
     limit: int = 0,
     fit: int | None = None,
     points: int = 2000,
@@ -41,7 +42,7 @@ def study_latents(
             are too few images.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     model = opened.model
     if not model.encodes_images:
         raise UserError(

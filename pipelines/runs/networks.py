@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,7 +44,17 @@ def make_decoder(
 
 def decoder_class(config: DecoderConfig) -> type[Decoder]:
     """Return the class of the decoder that the flags ask for."""
-    return import_class(target(DECODERS, config.decoder, "--decoder"), "--decoder", Decoder)
+    name = target(DECODERS, config.decoder, "--decoder")
+    found = import_class(name, "--decoder", Decoder)
+    parameters = inspect.signature(found).parameters
+    passes_on = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    for argument in ("cond_shape", "likelihood"):
+        if argument not in parameters and not passes_on:
+            raise UserError(
+                f"expected the constructor of {name} to take {argument!r}, as it is called as "
+                "Class(image_shape, cond_shape=..., likelihood=..., **flags)"
+            )
+    return found
 
 
 def make_annotation_encoder(images: ImageSpec, dim: int) -> Encoder | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pipelines.runtime.output import free_name, write_record
 def score_images(
     run: str | Path,
     *,
+    trust: Sequence[str] = (),
     images: str,
     images_dir: str = "",
     limit: int = 1000,
@@ -47,7 +48,7 @@ def score_images(
         UserError: the arguments don't fit one another or the model, or there are no such images.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     terms = unconditional(opened)
     if images_dir and images not in DATA_NAMES:
         raise UserError("--images-dir is for a data set by its name: leave it out")

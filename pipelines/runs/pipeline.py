@@ -109,9 +109,10 @@ class Pipeline(Generic[C]):
                     f"{out} is a run of {record.pipeline}: resume it with "
                     f"python -m pipelines.{record.pipeline}"
                 )
-            trust_parts(record, [value_of(args, part) or "" for part in ("decoder", "likelihood")])
-            if ":" in (data := str(record.config.get("data", ""))) and not is_given(args, "data"):
-                raise UserError(f"this run's images come from your own code: give --data {data}")
+            for part in ("decoder", "likelihood", "data"):
+                if ":" in (name := str(record.config.get(part, ""))):
+                    named = value_of(args, part) or ""
+                    require_trust(name, part, [named], f"give --{part} {name} again")
             return config_of(record, self.config, Path(out))
         default = self.config()
         name = value_of(args, "preset")
@@ -152,19 +153,24 @@ def find_pipeline(name: str, trusted: Sequence[str] = ()) -> Pipeline[Any]:
     return found
 
 
-def require_trust(name: str, what: str, trusted: Sequence[str]) -> None:
+def require_trust(name: str, what: str, trusted: Sequence[str], cure: str = "") -> None:
     """Raise a UserError unless the user has named the module of a run's own part.
 
     Reading a run directory runs no code, but for what its user asks to import.
+
+    Args:
+        name: package.module:name.
+        what: the part that it is.
+        trusted: modules, or names in them, that the user has given.
+        cure: advice in place of `--trust`.
     """
     if ":" not in name:
         raise CheckpointError(f"the run has the {what} {name!r}, which this version does not know")
     module = name.partition(":")[0]
     allowed = [one.partition(":")[0] for one in trusted]
     if not any(module == one or module.startswith(one + ".") for one in allowed):
-        raise UserError(
-            f"this run's {what} is {name}, code of its own: give --trust {module} to import it"
-        )
+        cure = cure or f"give --trust {module} to import it"
+        raise UserError(f"this run's {what} is {name}, code of its own: {cure}")
 
 
 def trust_parts(record: RunRecord, trusted: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ class Drawn(NamedTuple):
 def judge_samples(
     run: str | Path,
     *,
+    trust: Sequence[str] = (),
     num: int = 500,
     features: str = "",
     neighbors: int = 5,
@@ -57,7 +59,7 @@ def judge_samples(
         UserError: the arguments don't fit one another, the model or its images.
     """
     run_dir = find_run(run)
-    opened = open_run(run_dir)
+    opened = open_run(run_dir, trust)
     splits = load_splits(opened, data_dir=data_dir)
     check_counts(splits, num, neighbors)
     fabric = make_fabric(DeviceConfig(accelerator, "1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,9 +20,9 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import refuse_existing
 
 
-def decoder_of(run: str | Path) -> Decoder:
+def decoder_of(run: str | Path, trust: Sequence[str] = ()) -> Decoder:
     """Return the decoder of a run."""
-    return open_run(find_run(run)).model.decoder
+    return open_run(find_run(run), trust).model.decoder
 
 
 def untrained(config: DecoderConfig, image_shape: tuple[int, int, int], levels: int) -> Decoder:

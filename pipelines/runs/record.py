@@ -134,6 +134,8 @@ def migrated(config: Mapping[str, Any], pipeline: str) -> dict[str, Any]:
             new[name] = None
     if pipeline == "pixelvae":
         new["encoder_embedding_dim"] = new.get("embedding_dim", 0)
+    if new.get("decoder") == "pixelcnn++":
+        new["weight_norm"] = False  # had no effect
     decoder, likelihood = new.get("decoder", "gated"), new.get("likelihood", "categorical")
     kept = {**flat(network_options(decoder)), **flat(likelihood_options(likelihood))}
     return {name: value for name, value in new.items() if name not in _OPTIONS_1 or name in kept}
