@@ -22,9 +22,14 @@ PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 def command(*more: str) -> str:
     """Return the running command line as one would type it, with `more` words appended."""
-    if Path(sys.argv[0]).name == SCRIPT:
+    if by_script():
         return join([SCRIPT, *sys.argv[1:], *more])
     return join(["python", *sys.orig_argv[1:], *more])
+
+
+def by_script() -> bool:
+    """Return whether the console script started this process."""
+    return Path(sys.argv[0]).name == SCRIPT
 
 
 def prog(module: str) -> str:
@@ -33,7 +38,7 @@ def prog(module: str) -> str:
     >>> prog("pipelines.receptive_field")
     'python -m pipelines.receptive_field'
     """
-    if Path(sys.argv[0]).name == SCRIPT:
+    if by_script():
         return f"{SCRIPT} {module.rpartition('.')[2].replace('_', '-')}"
     return f"python -m {module}"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipelines.runtime.provenance import join
+from pipelines.runtime.provenance import SCRIPT, by_script, join
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 
@@ -64,32 +64,34 @@ class Interrupts:
 
 
 def resume_command(run_dir: Path, argv: list[str] | None = None) -> str:
-    """The exact command that goes on with this run, whatever started it.
+    """Return the exact command that resumes this run, whatever started it.
 
     Args:
         run_dir: the run directory.
-        argv: how this process was started; `sys.orig_argv` if None.
+        argv: words that started this process; its own if None.
 
     >>> resume_command(Path("runs/a b"), ["python", "-m", "pipelines.pixelvae", "--out", "x"])
     "python -m pipelines.pixelvae --out 'runs/a b' --resume"
     """
-    words = list(sys.orig_argv if argv is None else argv)
+    torchrun = argv is None and "TORCHELASTIC_RUN_ID" in os.environ
+    if argv is None:
+        argv = [SCRIPT, *sys.argv[1:]] if by_script() and not torchrun else sys.orig_argv
     kept: list[str] = []
     skip_next = False
-    for word in words:
+    for word in argv:
         if skip_next:
             skip_next = False
         elif word == "--out":
             skip_next = True
         elif word not in ("--resume", "--no-resume") and not word.startswith("--out="):
             kept.append(word)
-    if argv is None and "TORCHELASTIC_RUN_ID" in os.environ:
+    if torchrun:
         kept = torchrun_words(kept)
     return join([*kept, "--out", str(run_dir), "--resume"])
 
 
 def torchrun_words(words: list[str]) -> list[str]:
-    """`python -u -m module …`, as torchrun starts its workers, back to the torchrun that did.
+    """Return the torchrun that started a worker, `python -u -m module …`.
 
     >>> os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"] = "2"
     >>> torchrun_words(["python", "-u", "-m", "pipelines.pixelvae", "--steps", "9"])

@@ -213,6 +213,11 @@ def test_the_resume_command_replaces_what_it_must_and_keeps_the_rest():
     )
 
 
+def test_the_resume_command_knows_the_console_script(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/pixel-decoders", "pixelvae", "--steps=9"])
+    assert resume_command(Path("b")) == "pixel-decoders pixelvae --steps=9 --out b --resume"
+
+
 def test_the_resume_command_knows_torchrun(monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python", "-u", "-m", "pipelines.pixelvae"])
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
