@@ -14,6 +14,7 @@ from decoders.network_scan import NetworkScan, TrunkScan
 from decoders.pixel_network import PixelNetwork
 from decoders.pixelcnn import PixelCNN
 from decoders.pixelcnn_pp import PixelCNNPlusPlus
+from decoders.recorded import PretrainedError, Recorded
 from decoders.scan import Scan
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "PixelCNNPlusPlus",
     "PixelEmbedding",
     "PixelNetwork",
+    "PretrainedError",
+    "Recorded",
     "Scan",
     "SubPixel",
     "TrunkScan",

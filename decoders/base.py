@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decoders.arguments import (
     check_count,
@@ -21,11 +21,12 @@ from decoders.arguments import (
     readable,
 )
 from decoders.levels import level_dtype
+from decoders.pretrained import Pretrained
 
 ShowRows = Callable[[Iterable[int]], Iterable[int]]
 
 
-class Decoder(nn.Module, ABC):
+class Decoder(Pretrained, ABC):
     """A normalized probability p(x | h) of an image x given a conditioning tensor h.
 
     Attributes:

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.arguments import check_count, shown
+from decoders.recorded import Recorded
 
 
-class Likelihood(ABC):
+class Likelihood(Recorded, ABC):
     """A family of distributions of one pixel's channels.
 
     Attributes:

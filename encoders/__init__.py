@@ -9,6 +9,7 @@ from encoders.label import LabelEmbedding
 from encoders.layers import Upsample
 from encoders.map import MapEncoder
 from encoders.posterior import DeterministicPosterior, GaussianPosterior, Posterior
+from encoders.recorded import PretrainedError, Recorded
 from encoders.text import ALPHABET, TextEncoder, tokenize
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "MapEncoder",
     "Noise",
     "Posterior",
+    "PretrainedError",
+    "Recorded",
     "TextEncoder",
     "Upsample",
     "fixed_code",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from encoders.arguments import readable
 from encoders.posterior import DeterministicPosterior, Posterior
+from encoders.pretrained import Pretrained
 
 # What a data set says about a batch of images; a tuple for a combined encoder.
 Annotation = Tensor | tuple[Tensor | None, ...] | None
@@ -40,7 +41,7 @@ class Code(NamedTuple):
     auxiliary: Tensor | None = None
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(Pretrained, ABC):
     """Makes the conditioning h of a decoder, and accounts for the cost of h.
 
     A new encoder sets `code_shape`, says what h costs, and implements `forward`. Either it has

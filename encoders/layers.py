@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from encoders.arguments import check_count, check_shape
 from encoders.base import batch_of, check_images, device_of, dtype_of
+from encoders.recorded import Recorded
 
 Size = tuple[int, int]
 
@@ -111,7 +112,7 @@ class Features(nn.Module):
         return self.layers(x.to(dtype_of(self)))
 
 
-class Upsample(nn.Module):
+class Upsample(Recorded, nn.Module):
     """Turns a latent, (B, K) or (B, K, h, w), into a map (B, *out_shape).
 
     A linear layer turns a vector into a map of at most 4x4. Then each transposed convolution

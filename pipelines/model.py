@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decoders.base import Decoder
+from decoders.pretrained import Pretrained
 from encoders import Annotation, Encoder, Noise
 from encoders.base import check_cost, repeat
 from eval import Terms
@@ -16,7 +17,7 @@ from eval import Terms
 Condition = Literal["given", "shuffled", "dropped"]
 
 
-class Model(nn.Module):
+class Model(Pretrained):
     """A decoder and its encoder; every pipeline is a choice of the two.
 
     ::
