@@ -6,7 +6,9 @@ import importlib.util
 import os
 import sys
 
-__version__ = "0.1.0"
+from pipelines.runtime.provenance import __version__
+
+__all__ = ["__version__"]
 
 
 def _find_namesake() -> str | None:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from decoders.coding import CodingError
-from pipelines.compression import codecs, container, formats, identity, npy
+from pipelines.compression import codecs, container, formats, npy
 from pipelines.compression.container import Header
 from pipelines.data.levels import append_levels
 from pipelines.data.raw import DataError
 from pipelines.model import Model
+from pipelines.runs import identity
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import load_splits, open_run

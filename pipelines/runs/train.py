@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
 
 from eval import Result
-from pipelines import __version__
 from pipelines.data.config import DataConfig
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
 from pipelines.runs import latent_study, results, scoring
 from pipelines.runs.config import MAY_DIFFER, RunConfig
 from pipelines.runs.networks import checked
-from pipelines.runs.pipeline import Pipeline
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
 from pipelines.runtime.config import ConfigError, flag, flat
 from pipelines.runtime.devices import make_fabric, on_main, wait_for_all
 from pipelines.runtime.messages import show
-from pipelines.runtime.provenance import command, commit
+from pipelines.runtime.provenance import __version__, command, commit
 from pipelines.training.comparison import check_same
 from pipelines.training.config import OF_LATENTS, TrainConfig
 from pipelines.training.config_file import CONFIG
@@ -31,17 +30,36 @@ from pipelines.training.fit import FitResult, fit
 from pipelines.training.run_directory import new_run, resumed_run
 
 
+class Recipe(Protocol):
+    """Parts of a `Pipeline` that training needs."""
+
+    @property
+    def name(self) -> str:
+        """Name of the command, or package.module:name of a user's own."""
+        ...
+
+    @property
+    def stem(self) -> str:
+        """Name in run directories."""
+        ...
+
+    @property
+    def build(self) -> Callable[[Any, ImageSpec], Any]:
+        """Function that makes the model of a configuration."""
+        ...
+
+
 class _Job(NamedTuple):
     """A training run, from its flags to its directory."""
 
     fabric: Fabric
-    pipeline: Pipeline[Any]
+    pipeline: Recipe
     config: RunConfig
     splits: Splits
     began: float
 
 
-def train(pipeline: Pipeline[Any], config: RunConfig) -> Result | None:
+def train(pipeline: Recipe, config: RunConfig) -> Result | None:
     """Train, score and draw, as configured; everything ends up in the run directory.
 
     Returns:
@@ -55,7 +73,7 @@ def train(pipeline: Pipeline[Any], config: RunConfig) -> Result | None:
 
 def train_on(
     fabric: Fabric,
-    pipeline: Pipeline[Any],
+    pipeline: Recipe,
     config: RunConfig,
     splits: Splits,
     *,

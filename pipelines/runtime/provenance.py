@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+__version__ = "0.1.0"  # of this toolkit
 SCRIPT = "pixel-decoders"  # the console script, as pyproject.toml names it
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 

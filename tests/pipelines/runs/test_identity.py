@@ -19,7 +19,8 @@ import torch
 import encoders.posterior
 from pipelines import pixelcnn
 from pipelines.compress import main
-from pipelines.compression import container, identity
+from pipelines.compression import container
+from pipelines.runs import identity
 from pipelines.runs.load import open_run
 from pipelines.training.weights import save_weights
 
