@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pipelines.runs.find import find_run
-from pipelines.runs.flags import DataFolder, RunFlags, hint, parse
+from pipelines.runs.flags import DataFolder, RunFlags, Trust, hint, parse
 from pipelines.runtime.command import exit_codes
 from pipelines.runtime.config import Bounded, Count, Positive, flat
 from pipelines.runtime.output import refuse_existing
@@ -90,6 +90,9 @@ class Config(RunFlags):
         | Annotated[Decode, tyro.conf.subcommand("decode")]
         | Annotated[Export, tyro.conf.subcommand("export")]
     )
+    trust: Trust = ()
+    """Module of your own that the run's decoder, pipeline or data need, to be imported. Without
+    it, reading a run runs no code but the toolkit's. Can be given several times."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -52,9 +52,6 @@ class RunFlags(Flags):
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run directory, or the name of a model that comes with the toolkit, such as mnist-gated."""
-    trust: Trust = ()
-    """Module of your own that the run's decoder, pipeline or data need, to be imported. Without
-    it, reading a run runs no code but the toolkit's. Can be given several times."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,9 @@ class WhereFlags(Bounded):
     """Folder of the run's data set."""
     accelerator: Accelerator = "auto"
     """Kind of device."""
+    trust: Trust = ()
+    """Module of your own that the run's decoder, pipeline or data need, to be imported. Without
+    it, reading a run runs no code but the toolkit's. Can be given several times."""
 
 
 @dataclass(frozen=True)
