@@ -111,7 +111,9 @@ def changed(config: C, values: Mapping[str, Any]) -> C:
     known = flat(config)
     for name in values:
         if name not in known:
-            raise ConfigError(f"there is no field {name!r}{suggestion(name, known)}")
+            close = difflib.get_close_matches(name, known, n=1)
+            guess = f": did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"there is no field {name!r}{guess}")
     return _changed(config, values)
 
 
