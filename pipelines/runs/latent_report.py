@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from eval import Latents, ResultError, read_result
+from eval import Latents, Probe, ResultError, read_result
 from pipelines.data.sets import Splits
 from pipelines.runs import latent_study, scoring, tensorboard
 from pipelines.runs.find import find_run
@@ -63,13 +63,14 @@ def study_latents(
     )
     described = scoring.describe_part(splits.test, limit)
     drawn = {"codes": described, "swapped": described}
-    probes = []
+    probes: list[Probe] = []
     if count := _images_to_fit(splits, fit):
         chosen = scoring.part(splits.train, count)
         drawn["fitted"] = scoring.describe_part(splits.train, count)
         train = latent_study.encode(model, splits.train, chosen, batch_size=score_batch)
         probes = _probe(train, test)
-    latent_study.add_to_result(run_dir, latents, evaluation.nll.count, probes, drawn)
+    latents = dataclasses.replace(latents, scored=evaluation.nll.count, images=drawn)
+    latent_study.add_to_result(run_dir, latents, probes)
     files = []
     shown = test.part(points)
     if len(shown.x) >= 4:
@@ -93,7 +94,7 @@ def _images_to_fit(splits: Splits, asked: int | None) -> int:
     return 0
 
 
-def _probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
+def _probe(train: Codes, test: Codes) -> list[Probe]:
     """Return what simple classifiers, fitted to the training codes, find in the test codes."""
     if not latent_study.can_probe(train):
         raise UserError(
@@ -121,7 +122,7 @@ def _check_result(run_dir: Path, fingerprint: str) -> None:
         )
 
 
-def table(latents: Latents, probes: Sequence[dict[str, Any]]) -> str:
+def table(latents: Latents, probes: Sequence[Probe]) -> str:
     """Return the text that a command prints: a line for each level, and for each probe."""
     lines = [latents.verdict, "  level       rate    active units    mutual information"]
     for place, level in enumerate(latents.levels, start=1):
@@ -134,6 +135,6 @@ def table(latents: Latents, probes: Sequence[dict[str, Any]]) -> str:
         lines.append(f"  own code over another's: {latents.gain:.2f} ± {latents.gain_stderr:.2f}")
     lines.append(f"  all in nats per image, of {latents.count:,} images")
     for probe in probes:
-        name = f"{probe['classifier']} on {probe['features']} ({probe['dims']})"
-        lines.append(f"  {name:<44}{probe['accuracy']:.1%} ± {probe['stderr']:.1%}")
+        name = f"{probe.classifier} on {probe.features} ({probe.dims})"
+        lines.append(f"  {name:<44}{probe.accuracy:.1%} ± {probe.stderr:.1%}")
     return "\n".join(lines)

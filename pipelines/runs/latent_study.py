@@ -9,9 +9,9 @@ scores of all images ───────────────────�
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -176,13 +176,13 @@ def can_probe(codes: Codes) -> bool:
     return labels is not None and len(labels) >= FEWEST_TO_FIT and len(np.unique(labels)) > 1
 
 
-def probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
+def probe(train: Codes, test: Codes) -> list[Probe]:
     """Return accuracies of simple classifiers on each level's code, on pixels, and on PCA."""
     from eval import probes  # scikit-learn and matplotlib take seconds to import
 
     assert train.labels is not None
     assert test.labels is not None
-    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    found: dict[tuple[str, str, int], Probe] = {}
     for name in train.names:
         splits = [
             probes.Split(codes.means[name].numpy(), codes.x.numpy(), np.asarray(codes.labels))
@@ -190,8 +190,8 @@ def probe(train: Codes, test: Codes) -> list[dict[str, Any]]:
         ]
         for one in probes.probe(splits[0], splits[1]):
             features = name if one.features == "code" else one.features
-            record = {**dataclasses.asdict(one), "features": features}
-            found[features, one.classifier, one.dims] = record
+            named = dataclasses.replace(one, features=features)
+            found[features, one.classifier, one.dims] = named
     return list(found.values())
 
 
@@ -217,27 +217,16 @@ def draw(
     return files
 
 
-def add_to_result(
-    run_dir: Path, latents: Latents, scored: int, probes: Any, drawn: Mapping[str, str]
-) -> None:
-    """Add the two to result.json, which is otherwise left as it is.
-
-    Args:
-        run_dir: the run.
-        latents: what was measured.
-        scored: how many images were scored.
-        probes: what they found, if there are any.
-        drawn: how the images were chosen: those of the codes, the swaps and the probes' fits.
+def add_to_result(run_dir: Path, latents: Latents, probes: Sequence[Probe]) -> None:
+    """Put the two into a finished run's result.json, which is otherwise left as it is.
 
     Raises:
         ResultError: it can't be read.
         LockedError: another process writes to the run.
     """
-    latents = dataclasses.replace(latents, scored=scored, images=dict(drawn))
     with hold(run_dir):
         result = read_result(run_dir)
-        found = tuple(Probe(**one) for one in probes) or result.probes
-        result = dataclasses.replace(result, latents=latents, probes=found)
+        result = dataclasses.replace(result, latents=latents, probes=tuple(probes) or result.probes)
         write_result(result, run_dir / "result.json")
 
 
@@ -270,13 +259,13 @@ def study(model: Model, splits: Splits, evaluation: Evaluation, *, batch_size: i
         model, test, evaluation, codes, scoring.part(test, swapped), batch_size=batch_size
     )
     drawn = {"codes": describe_part(test, AFTER_TRAINING), "swapped": describe_part(test, swapped)}
-    probes: list[dict[str, Any]] = []
+    probes: list[Probe] = []
     if test.labels is not None and test.num_classes <= MOST_CLASSES:
         fitted = encode(model, train, scoring.part(train, AFTER_TRAINING), batch_size=batch_size)
         drawn["fitted"] = describe_part(train, AFTER_TRAINING)
         probes = probe(fitted, codes) if can_probe(fitted) else []
     latents = dataclasses.replace(latents, scored=evaluation.nll.count, images=drawn)
-    return Study(latents, tuple(Probe(**one) for one in probes), codes)
+    return Study(latents, tuple(probes), codes)
 
 
 def show(run_dir: Path, codes: Codes, num_levels: int, *, pictures: bool) -> None:
