@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from pipelines import pixelcnn
 from pipelines.compression.codecs import method_of
 from pipelines.data.sets import DataConfig, load
 from pipelines.model import Model
-from pipelines.runs import latent_study, pictures, pipeline, scoring, traversal
-from pipelines.runs.networks import ImageSpec, make_decoder
+from pipelines.runs import latent_study, pictures, scoring, traversal
+from pipelines.runs.networks import make_decoder
+from pipelines.runs.record import ImageSpec
 from pipelines.runtime.errors import UserError
 from tests.encoders.quantizer import FreeQuantizer, Quantizer
 
@@ -26,7 +28,7 @@ RATE = 16 * math.log(8)  # a uniform prior over eight vectors at 4×4 positions
 
 def build(config: pixelcnn.Config, spec: ImageSpec, encoder: type[Quantizer] = Quantizer) -> Model:
     own = encoder(spec.image_shape, num_levels=spec.num_levels)
-    return Model(make_decoder(config, spec, own.code_shape), own)
+    return Model(make_decoder(config.decoder, spec, own.code_shape), own)
 
 
 def build_free(config: pixelcnn.Config, spec: ImageSpec) -> Model:
@@ -35,7 +37,7 @@ def build_free(config: pixelcnn.Config, spec: ImageSpec) -> Model:
 
 def train(out: Path, *flags: str, build=build) -> Path:
     argv = [*FLAGS, f"--out={out}", *flags]
-    pipeline.main("pixelcnn", pixelcnn.Config, pixelcnn.PRESETS, build, argv)
+    replace(pixelcnn.PIPELINE, build=build).main(argv)
     return out
 
 
