@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.sets import DataError
+from pipelines.runtime.errors import DataError
 
 MAGIC, VERSION = b"PXD\x1a", 2
 METHODS = ("exact", "given label", "given code", "bits-back")

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.data.array_files import map_npy
 from pipelines.data.levels import read_levels
-from pipelines.data.sets import DataError
+from pipelines.runtime.errors import DataError
 
 
 def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[np.ndarray, str]:

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 
 T = TypeVar("T")
 

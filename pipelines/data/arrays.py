@@ -9,7 +9,8 @@ import numpy as np
 from pipelines.data.array_files import guarded, map_npy, read_npz, read_pickle, whole_numbers
 from pipelines.data.config import DataConfig
 from pipelines.data.levels import read_levels
-from pipelines.data.raw import DataError, Raw, RawSplit, folder_of, source_of
+from pipelines.data.raw import Raw, RawSplit, folder_of, source_of
+from pipelines.runtime.errors import DataError
 
 MAX_LEVELS = 1 << 16
 

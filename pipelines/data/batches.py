@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from pipelines.data.image_files import Problem, UnfitError
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.messages import warn
 
 _NAMES = {"train": re.compile(r"train_data_batch_\d+"), "val": re.compile(r"val_data(_\d+)?")}

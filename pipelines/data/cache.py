@@ -13,7 +13,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.messages import warn
 
 _NAME = "pixel-decoders"

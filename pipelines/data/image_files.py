@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 
 # Extensions of files that Pillow reads exactly; listings report that they left out other files.
 EXTENSIONS = (

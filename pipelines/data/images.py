@@ -16,8 +16,9 @@ from torch import Tensor
 from pipelines.data import fingerprint, noise
 from pipelines.data.image_set import Batch
 from pipelines.data.in_memory import Held, hold_arrays, hold_dataset
-from pipelines.data.raw import DataError, RawSplit
+from pipelines.data.raw import RawSplit
 from pipelines.data.subset import Rows
+from pipelines.runtime.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

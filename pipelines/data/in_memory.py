@@ -14,7 +14,7 @@ from decoders import to_levels
 from pipelines.data.array_files import check_memory, whole_numbers
 from pipelines.data.arrays import MAX_LEVELS, channels_first
 from pipelines.data.labels import MOST_CLASSES
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.progress import progress
 
 _BLOCK = 1024  # images quantized at a time

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.data.config import DataConfig
 from pipelines.data.listing import Listing
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.messages import warn
 
 MOST_CLASSES = 1 << 16  # more need as many images: sparse ids would ask for terabytes

@@ -28,11 +28,12 @@ from pipelines.data.listing import (
     list_parquet,
 )
 from pipelines.data.packing import pack
-from pipelines.data.raw import DataError, Raw, RawSplit, folder_of
+from pipelines.data.raw import Raw, RawSplit, folder_of
 from pipelines.data.sources import download
 from pipelines.data.subset import draw
 from pipelines.data.survey import survey
 from pipelines.data.tars import list_tar
+from pipelines.runtime.errors import DataError
 
 _RELEASES = {(1_281_149, 49_999): "old", (1_281_167, 50_000): "new"}
 _NAMES = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}

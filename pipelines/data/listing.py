@@ -21,7 +21,7 @@ import numpy as np
 from pipelines.data import batches, parquet
 from pipelines.data.decoding import read_file
 from pipelines.data.image_files import EXTENSIONS, VERSION, Rules
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.messages import warn
 
 CHUNK = 256  # images per task: large enough to hide a worker's round trip

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipelines.data.config import DataConfig
 from pipelines.data.images import Images, Splits
-from pipelines.data.raw import DataError, Raw
+from pipelines.data.raw import Raw
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.user_modules import import_name
 
 _SPLITS = ("train", "valid", "test")

@@ -24,9 +24,9 @@ from pipelines.data import fingerprint, part, subset
 from pipelines.data.array_files import map_npy
 from pipelines.data.image_files import Rules
 from pipelines.data.listing import DamagedError, Listing
-from pipelines.data.raw import DataError
 from pipelines.data.subset import Rows
 from pipelines.data.workers import cores, run_here, run_workers
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.progress import Progress
 
 _FEW = 4  # tasks that are done before workers would have started

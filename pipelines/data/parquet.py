@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.image_files import Problem, Rules, UnfitError, decode
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 
 
 def open_file(path: Path) -> Any:

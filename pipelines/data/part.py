@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.raw import DataError
 from pipelines.data.subset import Rows
-from pipelines.runtime.files import sync_folder, whole_file
+from pipelines.runtime.errors import DataError
+from pipelines.runtime.files import put_in_place, whole_file
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
@@ -94,10 +94,7 @@ def finish(part: Path, whole: Path, pixels: np.ndarray | Rows, about: dict[str, 
     with whole_file(whole.with_suffix(".json"), replace=True) as file:
         file.write(json.dumps(sidecar, indent=2).encode())
     if len(header) + pixels.size == part.stat().st_size:
-        with open(part, "r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(part, whole)
-        sync_folder(whole.parent)
+        put_in_place(part, whole)
         return
     with whole_file(whole, replace=True) as file:
         file.write(header)

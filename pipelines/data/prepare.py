@@ -14,8 +14,9 @@ from pipelines.data import fingerprint, subset
 from pipelines.data.config import DataConfig
 from pipelines.data.images import Images
 from pipelines.data.labels import MOST_CLASSES
-from pipelines.data.raw import DataError, Raw, RawSplit
+from pipelines.data.raw import Raw, RawSplit
 from pipelines.data.subset import Rows
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.messages import warn
 
 _BLOCK = 4096  # images whose levels are looked at together

@@ -9,13 +9,7 @@ import numpy as np
 
 from pipelines.data.config import DataConfig
 from pipelines.data.subset import Rows
-from pipelines.runtime.errors import UserError
-
-
-class DataError(UserError):
-    """Data that cannot be used; the message names the file and the cure."""
-
-    agreed = False
+from pipelines.runtime.errors import DataError
 
 
 class RawSplit(NamedTuple):

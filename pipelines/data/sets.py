@@ -17,7 +17,8 @@ from pipelines.data.config import DataConfig
 from pipelines.data.images import Batch, Images, Splits, to_display
 from pipelines.data.own import own
 from pipelines.data.prepare import prepare
-from pipelines.data.raw import DataError, Raw
+from pipelines.data.raw import Raw
+from pipelines.runtime.errors import DataError
 
 __all__ = [
     "DATA_SETS",

@@ -17,7 +17,8 @@ from pipelines.data import batches, noise, shapes
 from pipelines.data.array_files import check_memory, guarded, read_npz
 from pipelines.data.arrays import batch_labels, require
 from pipelines.data.config import DataConfig
-from pipelines.data.raw import DataError, Raw, RawSplit, data_path
+from pipelines.data.raw import Raw, RawSplit, data_path
+from pipelines.runtime.errors import DataError
 
 
 def digits(config: DataConfig) -> Raw:

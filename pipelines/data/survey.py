@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.data.image_files import Problem, Rules, UnfitError, decode
 from pipelines.data.listing import DamagedError, Listing
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.provenance import command
 
 _FILES, _BYTES = 2000, 1 << 28  # decoded in each split

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.data.image_files import EXTENSIONS
 from pipelines.data.listing import Listing, say_left_out
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 from pipelines.runtime.files import whole_file
 
 _LINKS = 40  # in a chain, as many as Linux follows

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines.data import decoding
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 
 Task = dict[str, Any]
 Damages = list[tuple[int, str]]  # row, and what is wrong with it

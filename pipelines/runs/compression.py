@@ -18,14 +18,13 @@ from decoders.coding import CodingError
 from pipelines.compression import codecs, container, formats, npy
 from pipelines.compression.container import Header
 from pipelines.data.levels import append_levels
-from pipelines.data.raw import DataError
 from pipelines.model import Model
 from pipelines.runs import identity
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import load_splits, open_run
 from pipelines.runs.pictures import count_rows
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import DataError, UserError
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import refuse_existing
 from pipelines.runtime.progress import Progress

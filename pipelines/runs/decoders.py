@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipelines.runs.options import Options, options_of
-from pipelines.runtime.config import Bounded, ConfigError, changed, flag, flat, is_given, suggestion
+from pipelines.runtime.config import Bounded, changed, flag, flat, is_given, suggestion
+from pipelines.runtime.errors import ConfigError
 
 DECODERS = {
     "gated": "decoders:GatedPixelCNN",

@@ -15,11 +15,11 @@ from safetensors import safe_open
 
 from pipelines.compression.codecs import method_of
 from pipelines.compression.container import DIGITS, Header, checksum
-from pipelines.data.sets import DataError
 from pipelines.runs.config import RunConfig
 from pipelines.runs.load import Run
 from pipelines.runs.record import FORMAT, migrated
 from pipelines.runtime.config import flat
+from pipelines.runtime.errors import DataError
 from pipelines.training import config_file
 from pipelines.training.comparison import differences
 from pipelines.training.weights import WEIGHTS

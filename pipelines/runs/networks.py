@@ -11,13 +11,12 @@ from torch import nn
 from decoders import Decoder
 from decoders.likelihoods import Likelihood
 from encoders import Encoder, Joint, LabelEmbedding, MapEncoder, TextEncoder
-from pipelines.data.raw import DataError
 from pipelines.runs.decoders import DECODERS, LIKELIHOODS, DecoderConfig, target
 from pipelines.runs.options import import_class
 from pipelines.runs.record import ImageSpec
 from pipelines.runtime.command import explain
 from pipelines.runtime.config import flat
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import DataError, UserError
 
 N = TypeVar("N", bound=nn.Module)
 

@@ -19,8 +19,8 @@ from pipelines.runs.config import RunConfig
 from pipelines.runs.decoders import refuse_other_parts
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
 from pipelines.runtime.command import exit_codes
-from pipelines.runtime.config import ConfigError, flag, is_given, suggestion, value_of
-from pipelines.runtime.errors import CheckpointError, UserError
+from pipelines.runtime.config import flag, is_given, suggestion, value_of
+from pipelines.runtime.errors import CheckpointError, ConfigError, UserError
 from pipelines.runtime.files import at_home
 from pipelines.runtime.provenance import prog
 from pipelines.runtime.user_modules import import_name

@@ -11,8 +11,8 @@ import msgspec
 
 from pipelines.runs.config import RunConfig
 from pipelines.runs.decoders import likelihood_options, network_options
-from pipelines.runtime.config import ConfigError, flat
-from pipelines.runtime.errors import CheckpointError
+from pipelines.runtime.config import flat
+from pipelines.runtime.errors import CheckpointError, ConfigError
 from pipelines.training.config_file import CONFIG, read_config, write_config
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from pipelines.runs import latent_study, results, scoring
 from pipelines.runs.config import MAY_DIFFER, RunConfig
 from pipelines.runs.networks import checked
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
-from pipelines.runtime.config import ConfigError, flag, flat
+from pipelines.runtime.config import flag, flat
 from pipelines.runtime.devices import make_fabric, on_main, wait_for_all
+from pipelines.runtime.errors import ConfigError
 from pipelines.runtime.messages import show
 from pipelines.runtime.provenance import __version__, command, commit
 from pipelines.training.comparison import check_same

@@ -20,10 +20,10 @@ from pipelines.data.config import DATA_NAMES, DataConfig
 from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, decode, parse_color
 from pipelines.data.levels import read_levels
 from pipelines.data.listing import list_files, list_folder
-from pipelines.data.sets import DataError, Images, load
+from pipelines.data.sets import Images, load
 from pipelines.runs import scoring
 from pipelines.runs.load import Run
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import DataError, UserError
 from pipelines.runtime.files import at_home
 
 

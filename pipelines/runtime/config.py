@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import ConfigError
 
 C = TypeVar("C")
 
@@ -40,10 +40,6 @@ Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 
 
-class ConfigError(UserError):
-    """A field of a configuration has an impossible value, or does not exist."""
-
-
 class Bounded:
     """A dataclass that checks the bounds of its fields when it is made.
 
@@ -52,7 +48,7 @@ class Bounded:
     ...     num_samples: Positive = 64
     >>> Drawing(num_samples=0)
     Traceback (most recent call last):
-    pipelines.runtime.config.ConfigError: --num-samples must be at least 1, got 0
+    pipelines.runtime.errors.ConfigError: --num-samples must be at least 1, got 0
     """
 
     def __post_init__(self) -> None:
@@ -106,7 +102,7 @@ def changed(config: C, values: Mapping[str, Any]) -> C:
 
     >>> changed(DeviceConfig(), {"device": "2"})
     Traceback (most recent call last):
-    pipelines.runtime.config.ConfigError: there is no field 'device': did you mean 'devices'?
+    pipelines.runtime.errors.ConfigError: there is no field 'device': did you mean 'devices'?
     """
     known = flat(config)
     for name in values:

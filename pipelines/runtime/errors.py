@@ -29,3 +29,21 @@ class CheckpointError(UserError):
     """Something is wrong with a run directory. The message says what, and what to do."""
 
     agreed = False
+
+
+class ConfigError(UserError):
+    """A field of a configuration has an impossible value, or does not exist."""
+
+
+class DataError(UserError):
+    """Data that cannot be used; the message names the file and the cure."""
+
+    agreed = False
+
+
+class WriteError(UserError):
+    """A file can't be written: a full disk, a read-only folder, a name that is taken."""
+
+
+class TakenError(WriteError):
+    """A new file's name is taken, perhaps since a moment ago by another process."""

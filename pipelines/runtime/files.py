@@ -17,17 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.errors import TakenError, WriteError
 
 UNFINISHED = "unfinished"  # the suffix of a file that is being written
-
-
-class WriteError(UserError):
-    """A file can't be written: a full disk, a read-only folder, a name that is taken."""
-
-
-class TakenError(WriteError):
-    """A new file's name is taken, perhaps since a moment ago by another process."""
 
 
 @contextlib.contextmanager
@@ -59,7 +51,7 @@ def whole_file(
         stream.finish()
         target = target.with_name(named()) if named else target
         (os.replace if replace else _rename_to_new)(beside, target)
-        sync_folder(target.parent)
+        _sync_folder(target.parent)
     except OSError as error:
         if stream is None or stream.error is not None or stream.closed:
             raise _cannot_write(path, error) from error
@@ -85,6 +77,18 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def put_in_place(part: Path, path: Path) -> None:
+    """Rename a complete file that worker processes wrote, once its content is on the disk.
+
+    Raises:
+        OSError: it can't be renamed.
+    """
+    with open(part, "r+b") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    _sync_folder(path.parent)
+
+
 def at_home(path: str | Path) -> Path:
     """Return a path with ~ and ~user replaced by the home folder, where there is one.
 
@@ -94,7 +98,7 @@ def at_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # Path.expanduser raises a RuntimeError instead
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -21,8 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import WriteError
+from pipelines.runtime.errors import UserError, WriteError
 
 LOCK = ".lock"
 

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.runtime.errors import UserError
-from pipelines.runtime.files import TakenError, at_home, whole_file
+from pipelines.runtime.errors import TakenError, UserError
+from pipelines.runtime.files import at_home, whole_file
 
 C = TypeVar("C")
 

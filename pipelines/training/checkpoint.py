@@ -97,7 +97,7 @@ def prune(run_dir: Path, *, keep: int, best: int | None) -> None:
                 warn(f"cannot delete the old checkpoint {path}: {error.strerror}")
 
 
-class DamagedError(CheckpointError):
+class DamagedCheckpointError(CheckpointError):
     """A checkpoint's content is not what was written: its checksum differs."""
 
 
@@ -105,7 +105,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read one checkpoint, with `weights_only=True`: a pickle in disguise runs nothing.
 
     Raises:
-        DamagedError: it is not what its checksum says.
+        DamagedCheckpointError: it is not what its checksum says.
         CheckpointError: it can't be read just now, or it is not a checkpoint of ours.
     """
     digest = hashlib.sha256()
@@ -116,7 +116,7 @@ def read_state(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     if not path.stem.endswith("-" + digest.hexdigest()[:DIGITS]):
-        raise DamagedError(f"{path} is damaged: its checksum is not the one in its name")
+        raise DamagedCheckpointError(f"{path} is damaged: its checksum is not the one in its name")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # no memory, or whatever a reader of hostile files may raise
@@ -145,7 +145,7 @@ def newest_valid(run_dir: Path) -> Path | None:
         try:
             read_state(path)
             return path
-        except DamagedError as error:
+        except DamagedCheckpointError as error:
             warn(f"{error}; trying the one before it")
             with contextlib.suppress(OSError):
                 path.rename(path.with_name(path.name + ".damaged"))

@@ -10,7 +10,6 @@ import tyro
 from pipelines.runtime.config import (
     Amount,
     Bounded,
-    ConfigError,
     Count,
     DeviceConfig,
     Fraction,
@@ -18,6 +17,7 @@ from pipelines.runtime.config import (
     PositiveFloat,
     Precision,
 )
+from pipelines.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)

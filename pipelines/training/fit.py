@@ -25,8 +25,7 @@ from torch import nn
 from eval import NonFiniteScoreError
 from pipelines.data.image_set import ImageSet
 from pipelines.runtime.devices import on_main
-from pipelines.runtime.errors import CheckpointError
-from pipelines.runtime.files import WriteError
+from pipelines.runtime.errors import CheckpointError, WriteError
 from pipelines.runtime.lock import hold
 from pipelines.runtime.messages import say
 from pipelines.runtime.progress import Progress
@@ -95,7 +94,7 @@ def fit(
     Raises:
         CheckpointError: nothing can be saved, or the checkpoint is of another run.
         LockedError: another process writes to the run directory.
-        NonFiniteError: see `config.on_nonfinite`.
+        NonFiniteStepError: see `config.on_nonfinite`.
         SystemExit: 130 or 143 after a signal, with everything saved, in the first process; 0 in
             the others, since Fabric kills the first one as soon as another exits with an error.
     """

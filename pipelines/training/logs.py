@@ -20,7 +20,8 @@ from typing import Any, Concatenate, ParamSpec
 from torch.utils.tensorboard import SummaryWriter
 
 from eval import bits_per_dim
-from pipelines.runtime.files import WriteError, whole_file
+from pipelines.runtime.errors import WriteError
+from pipelines.runtime.files import whole_file
 from pipelines.runtime.messages import warn
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from pipelines.training.step import Outcome
 MOST_IN_A_ROW = 20  # more non-finite steps than this are not bad luck
 
 
-class NonFiniteError(UserError):
+class NonFiniteStepError(UserError):
     """A loss or a gradient in training is not finite; it has changed no weight."""
 
 
@@ -70,7 +70,7 @@ def describe(job: Work, outcome: Outcome, *, last_good: int, action: str) -> dic
     }
 
 
-def refusal(step: int, record: Mapping[str, Any], file: Path) -> NonFiniteError:
+def refusal(step: int, record: Mapping[str, Any], file: Path) -> NonFiniteStepError:
     """Return the error that ends training at a step.
 
     Args:
@@ -78,7 +78,7 @@ def refusal(step: int, record: Mapping[str, Any], file: Path) -> NonFiniteError:
         record: from `describe`.
         file: that holds the record.
     """
-    return NonFiniteError(
+    return NonFiniteStepError(
         f"step {step} has a loss of {record['loss']} and a gradient of norm "
         f"{record['grad_norm']}, so it was not taken. The weights of step "
         f"{record['last_good_step']} are saved, and {file} names the batch: lower --learning-rate "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 
+from pipelines.runtime.errors import WriteError
+from pipelines.runtime.files import whole_file
 from pipelines.runtime.messages import warn
 
 TRACE = "trace.json"
@@ -20,8 +24,12 @@ def profiler(run_dir: Path) -> torch.profiler.profile:
 
     def export(profile: torch.profiler.profile) -> None:
         try:
-            profile.export_chrome_trace(str(path))
-        except (OSError, RuntimeError) as error:
+            with tempfile.TemporaryDirectory() as folder:
+                written = Path(folder) / TRACE
+                profile.export_chrome_trace(str(written))
+                with whole_file(path, replace=True) as stream, written.open("rb") as trace:
+                    shutil.copyfileobj(trace, stream)
+        except (OSError, RuntimeError, WriteError) as error:
             warn(f"cannot write {path}: {error}")
 
     return torch.profiler.profile(

@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.data import array_files
 from pipelines.data.array_files import map_npy, read_npz, read_pickle
-from pipelines.data.sets import DataConfig, DataError, load
+from pipelines.data.sets import DataConfig, load
+from pipelines.runtime.errors import DataError
 
 TERABYTE = 1 << 40
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pipelines.data.config import DataConfig
-from pipelines.data.raw import DataError
 from pipelines.data.sets import load
+from pipelines.runtime.errors import DataError
 from tests.pipelines.data.samples import all_images, arrays, real
 
 

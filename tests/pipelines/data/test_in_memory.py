@@ -14,8 +14,8 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from pipelines.data import array_files
 from pipelines.data.config import DataConfig
 from pipelines.data.images import Images
-from pipelines.data.raw import DataError
 from pipelines.data.sets import load
+from pipelines.runtime.errors import DataError
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
 LABELS = np.arange(20) % 4

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.config import DataConfig
-from pipelines.data.raw import DataError
 from pipelines.data.sets import load
+from pipelines.runtime.errors import DataError
 from tests.pipelines.data.samples import write_image as write
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pipelines.data.config import DataConfig
-from pipelines.data.raw import DataError
 from pipelines.data.sets import load
 from pipelines.data.subset import draw
+from pipelines.runtime.errors import DataError
 from tests.pipelines.data.samples import REAL, all_images, imagenet_folder, real, write_pngs
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines.data.image_files import Rules
 from pipelines.data.listing import list_folder
 from pipelines.data.packing import pack
-from pipelines.data.raw import DataError
+from pipelines.runtime.errors import DataError
 
 RULES = Rules((3, 8, 8))
 

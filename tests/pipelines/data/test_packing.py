@@ -21,8 +21,8 @@ from pipelines.data.cache import cache_folder
 from pipelines.data.decoding import Rules
 from pipelines.data.listing import list_batches, list_folder
 from pipelines.data.packing import pack
-from pipelines.data.raw import DataError
 from pipelines.data.tars import list_tar
+from pipelines.runtime.errors import DataError
 
 SIDE = 8
 RULES = Rules((3, SIDE, SIDE))

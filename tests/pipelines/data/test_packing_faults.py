@@ -19,7 +19,8 @@ from pipelines.data.cache import cache_folder, cache_folders
 from pipelines.data.image_files import Rules
 from pipelines.data.listing import list_folder
 from pipelines.data.packing import pack
-from pipelines.data.sets import DataConfig, DataError, load
+from pipelines.data.sets import DataConfig, load
+from pipelines.runtime.errors import DataError
 
 SIDE = 4
 RULES = Rules((3, SIDE, SIDE))

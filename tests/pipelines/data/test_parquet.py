@@ -12,8 +12,8 @@ from PIL import Image
 from pipelines.data.image_files import Rules
 from pipelines.data.listing import list_parquet
 from pipelines.data.packing import pack
-from pipelines.data.raw import DataError
 from pipelines.data.sets import DataConfig, load
+from pipelines.runtime.errors import DataError
 from tests.pipelines.data.test_tars import png
 
 pyarrow: Any = pytest.importorskip("pyarrow", reason="needs the parquet extra")

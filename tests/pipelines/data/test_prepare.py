@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.data.sets import DataConfig, DataError, load
+from pipelines.data.sets import DataConfig, load
 from pipelines.data.subset import draw
+from pipelines.runtime.errors import DataError
 from tests.pipelines.data.samples import all_images
 
 

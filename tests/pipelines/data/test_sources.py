@@ -12,8 +12,8 @@ import torchvision
 
 from pipelines.data import noise
 from pipelines.data.config import DataConfig
-from pipelines.data.raw import DataError
 from pipelines.data.sets import load
+from pipelines.runtime.errors import DataError
 from tests.pipelines.data.samples import all_images, real, write_pngs
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from pipelines.data.image_files import Rules
 from pipelines.data.packing import pack
-from pipelines.data.raw import DataError
 from pipelines.data.tars import list_tar
+from pipelines.runtime.errors import DataError
 
 
 def png(level: int) -> bytes:

@@ -9,8 +9,8 @@ import pytest
 from pipelines.runs.config import RunConfig
 from pipelines.runs.decoders import DECODERS, LIKELIHOODS, likelihood_options, network_options
 from pipelines.runs.options import import_arguments, options_of, read_arguments
-from pipelines.runtime.config import ConfigError, flat
-from pipelines.runtime.errors import UserError
+from pipelines.runtime.config import flat
+from pipelines.runtime.errors import ConfigError, UserError
 
 OURS = [*DECODERS.values(), *LIKELIHOODS.values()]
 GIVEN = ("num_levels", "cond_shape", "likelihood")

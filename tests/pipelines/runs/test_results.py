@@ -14,7 +14,7 @@ import pytest
 
 from eval import Estimate, Result, read_result
 from pipelines.runs.results import table, write
-from pipelines.runtime.files import TakenError
+from pipelines.runtime.errors import TakenError
 from pipelines.runtime.output import write_new
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.runtime.files import WriteError, at_home, whole_file, write_text
+from pipelines.runtime.errors import WriteError
+from pipelines.runtime.files import at_home, whole_file, write_text
 
 
 def test_a_replaced_file_keeps_its_mode(tmp_path):

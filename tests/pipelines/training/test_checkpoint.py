@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.runtime.errors import CheckpointError
-from pipelines.runtime.files import WriteError, write_text
+from pipelines.runtime.errors import CheckpointError, WriteError
+from pipelines.runtime.files import write_text
 from pipelines.training import checkpoint
-from pipelines.training.checkpoint import DamagedError
+from pipelines.training.checkpoint import DamagedCheckpointError
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_merely_cannot_be_read_is_left_alone(
     before = sorted((tmp_path / "checkpoints").iterdir())
     with pytest.raises(CheckpointError, match=says) as raised:
         checkpoint.newest_valid(tmp_path)
-    assert not isinstance(raised.value, DamagedError)
+    assert not isinstance(raised.value, DamagedCheckpointError)
     assert sorted((tmp_path / "checkpoints").iterdir()) == before
     assert "damaged" not in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ from pipelines.training import checkpoint
 from pipelines.training.config import TrainConfig
 from pipelines.training.ema import EMA
 from pipelines.training.fit import fit
-from pipelines.training.nonfinite import NonFiniteError
+from pipelines.training.nonfinite import NonFiniteStepError
 from pipelines.training.schedule import batch_indices, work
 from pipelines.training.step import Stepper
 
@@ -344,7 +344,7 @@ def nan_step(index, config=FULL):
 
 def test_a_non_finite_loss_stops_before_anything_is_changed(tmp_path):
     index = int(batch_indices(1, seed=0, count=10, batch_size=4)[0])
-    with pytest.raises(NonFiniteError, match=r"step 2 has a loss of nan .* weights of step 1"):
+    with pytest.raises(NonFiniteStepError, match=r"step 2 has a loss of nan .* weights of step 1"):
         train(FULL, tmp_path, toy.build(nan_index=index))
     (record,) = lines(tmp_path, "nonfinite.jsonl")
     assert record["step"] == 2
@@ -429,7 +429,7 @@ def test_a_non_finite_gradient_of_a_finite_loss_is_seen_too(tmp_path):
             return terms._replace(distortion=terms.distortion + (terms.rate * 0).sqrt())
 
     torch.manual_seed(1)
-    with pytest.raises(NonFiniteError, match="gradient of norm nan"):
+    with pytest.raises(NonFiniteStepError, match="gradient of norm nan"):
         train(replace(FULL, eval_every=0), tmp_path, Steep())
     assert all(tensor.isfinite().all() for tensor in final_state(tmp_path)["model"].values())
 
@@ -440,7 +440,7 @@ def test_skipping_without_end_is_an_error(tmp_path):
             terms = super().forward(x, y)
             return terms._replace(distortion=terms.distortion * float("inf"))
 
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteStepError):
         train(replace(FULL, steps=50, on_nonfinite="skip", eval_every=0), tmp_path, Broken())
     assert len(lines(tmp_path, "nonfinite.jsonl")) == 20
 
