@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from pipelines.runtime.errors import UserError
 
 
 def import_name(target: str, what: str) -> Any:
-    """Import `package.module:name`.
+    """Import `package.module:name`, also from the working directory.
 
     Args:
         target: as the user wrote it.
@@ -18,6 +19,8 @@ def import_name(target: str, what: str) -> Any:
     Raises:
         UserError: there is no such module or name, or importing it failed.
     """
+    if "" not in sys.path:  # the last place to look in, so that nothing there hides a package
+        sys.path.append("")
     module_name, _, name = target.partition(":")
     try:
         module = importlib.import_module(module_name)

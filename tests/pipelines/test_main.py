@@ -90,6 +90,13 @@ def test_the_script_works_next_to_namesakes(script, namesake, tmp_path):
     assert done.stderr.startswith("error: there is no run directory nowhere")
 
 
+def test_the_script_finds_modules_of_the_working_directory(script, tmp_path):
+    (tmp_path / "ownmodule.py").write_text("images = 3\n")
+    done = run(script, "pixelcnn", "--data", "ownmodule:images", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "ownmodule:images is a int, expected a function" in done.stderr
+
+
 def test_the_m_form_names_what_hides_a_package(namesake, tmp_path):
     """No traceback, and nothing of the user's file is run."""
     done = run("-m", "pipelines.sample", cwd=tmp_path)
