@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from eval.gather import PerImage, alone, double
@@ -74,8 +75,8 @@ def importance_curve(
             copies = min(chunk, ks[-1] - drawn)
             given = {} if noise is None else {"noise": noise(drawn, copies)}
             terms = call(model, x, y, copies, **given)
-            weights = double(terms.log_weight - terms.distortion).view(size, copies)
-            for weight in weights.unbind(1):
+            weights = double(terms.log_weight - terms.distortion)
+            for weight in rearrange(weights, "(n copy) -> copy n", copy=copies):
                 drawn += 1
                 _carry(blocks, totals, weight, drawn, ks)
     return totals / torch.tensor([[ks[-1] // k] for k in ks])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 from PIL import Image
 
 from eval import plots
@@ -91,7 +92,7 @@ def _image(run_dirs: Sequence[Path], place: int) -> str:
                 f"{path} must contain uint8 (N, 1 or 3, H, W), got {images.dtype} {images.shape}"
             )
         if place < len(images):
-            pixels = np.moveaxis(np.asarray(images[place]), 0, -1)
+            pixels = rearrange(np.asarray(images[place]), "c h w -> h w c")
             return data_uri(
                 Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 
@@ -55,7 +56,9 @@ def call(model: Model, x: Tensor, y: Any, copies: int = 1, **noise: Any) -> Term
         elif own is not None:
             terms = own(x, y, copies, **noise)
         else:
-            terms = model(x.repeat_interleave(copies, dim=0), _repeat(y, copies), **noise)
+            terms = model(
+                repeat(x, "n ... -> (n copy) ...", copy=copies), _repeat(y, copies), **noise
+            )
     for name in ("distortion", "rate", "log_weight"):
         value = getattr(terms, name)
         if value.shape != (count,):
@@ -74,4 +77,4 @@ def call(model: Model, x: Tensor, y: Any, copies: int = 1, **noise: Any) -> Term
 def _repeat(y: Any, times: int) -> Any:
     if isinstance(y, tuple):
         return tuple(_repeat(part, times) for part in y)
-    return None if y is None else y.repeat_interleave(times, dim=0)
+    return None if y is None else repeat(y, "n ... -> (n copy) ...", copy=times)

@@ -95,7 +95,9 @@ def quality(config: Config) -> Record:
     """Short trainings by the toolkit's commands, to a score on the test set."""
     record: Record = {}
     if config.small:
-        runs = {"digits": {"data": "digits", "limit": 40, "steps": 3, "num_samples": 0}}
+        sizes = {"hidden_channels": 8, "num_layers": 1, "batch_size": 16}
+        small = {"data": "digits", "limit": 40, "steps": 3, "num_samples": 0, **sizes}
+        runs = {"digits": small}
     elif config.data_dir is None:
         raise ValueError("expected --data-dir with binarized_mnist/ and cifar10_npz/, got none")
     else:

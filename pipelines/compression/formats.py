@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+from einops import rearrange
 from PIL import Image, features
 
 from pipelines.runtime.progress import progress
@@ -46,7 +47,7 @@ def sizes(x: np.ndarray, num_levels: int) -> list[Rival]:
         channels, levels = f"{x.shape[1]} channels", f"{num_levels:,} levels"
         reason = f"not for {levels if num_levels > 256 else channels}"
         return [Rival(name, None, None, reason) for name, _, _ in formats]
-    images = x.transpose(0, 2, 3, 1)
+    images = rearrange(x, "n c h w -> n h w c")
     whole = sheet(images)
     found = []
     for name, measure, note in formats:
@@ -70,8 +71,7 @@ def sheet(images: np.ndarray) -> np.ndarray:
     rows = -(-count // columns)
     full = np.zeros((rows * columns, height, width, channels), images.dtype)
     full[:count] = images
-    laid = full.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    return laid.reshape(rows * height, columns * width, channels)
+    return rearrange(full, "(row col) h w c -> (row h) (col w) c", col=columns)
 
 
 def _shown(images: np.ndarray, name: str) -> Iterable[np.ndarray]:

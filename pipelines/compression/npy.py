@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from einops import rearrange
 
 from pipelines.data.array_files import map_npy
 from pipelines.data.levels import read_levels
@@ -33,9 +34,9 @@ def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[n
     if array.shape[1:] == shape:
         images, layout = array, "NCHW"
     elif channels == 1 and array.shape[1:] == (height, width):
-        images, layout = array[:, None], "NHW"
+        images, layout = rearrange(array, "n h w -> n 1 h w"), "NHW"
     elif array.shape[1:] == (height, width, channels):
-        images, layout = array.transpose(0, 3, 1, 2), "NHWC"
+        images, layout = rearrange(array, "n h w c -> n c h w"), "NHWC"
     else:
         raise DataError(f"{file} has shape {array.shape}, expected {wanted}, as this run's images")
     if len(images) == 0:
@@ -103,4 +104,4 @@ def write_header(
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
     """Images (B, C, H, W) as they lie in a file of this layout."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if layout == "NHWC" else x)
+    return np.ascontiguousarray(rearrange(x, "n c h w -> n h w c") if layout == "NHWC" else x)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from pipelines.data.levels import append_levels
@@ -123,8 +124,8 @@ def generation(x: Tensor, known: Tensor | None, frames: int = 60) -> Iterator[Te
     >>> [int((frame != 128).sum()) for frame in generation(torch.zeros(1, 1, 2, 2), None, 4)]
     [0, 1, 2, 3, 4]
     """
-    channels, height, width = x.shape[1:]
-    place = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, -1, -1)
+    height, width = x.shape[2:]
+    place = rearrange(torch.arange(height * width), "(h w) -> 1 1 h w", h=height)
     steps = min(frames, height * width)
     shown = -1
     for step in range(steps + 1):
@@ -170,9 +171,10 @@ def _canvas(shown: Tensor, plan: Plan) -> Tensor:
     """Return one picture of images as displayed, (N, C, H, W), in the layout of the plan."""
     if not plan.front:
         return pictures.grid(shown, 256, plan.columns)
-    rows = shown.unflatten(0, (-1, plan.columns))
-    rows = torch.cat([torch.stack(plan.front, dim=1), rows], dim=1)
-    return pictures.grid(rows.flatten(0, 1), 256, rows.shape[1])
+    front = rearrange(list(plan.front), "col row c h w -> row col c h w")
+    rows = rearrange(shown, "(row col) c h w -> row col c h w", col=plan.columns)
+    rows = torch.cat([front, rows], dim=1)
+    return pictures.grid(rearrange(rows, "row col c h w -> (row col) c h w"), 256, rows.shape[1])
 
 
 def _stem(wanted: Wanted, size: str, temperature: float, seed: int) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from decoders.checks import sensitivity
 from pipelines.data.sets import Images, to_display
@@ -26,24 +28,29 @@ def grid(x: Tensor, num_levels: int, columns: int, *, gap: int = 2) -> Tensor:
     >>> grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 17, columns=2).shape
     torch.Size([3, 22, 22])
     """
-    x = to_display(x.cpu(), num_levels)
-    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
-    if x.shape[1] == 2:
-        x = torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
-    height, width = x.shape[2] + gap, x.shape[3] + gap
-    rows = -(-len(x) // columns)
-    canvas = torch.full((3, rows * height + gap, columns * width + gap), 128, dtype=torch.uint8)
-    for n, image in enumerate(x):
-        top, left = gap + n // columns * height, gap + n % columns * width
-        canvas[:, top : top + x.shape[2], left : left + x.shape[3]] = image
-    return canvas
+    cells = F.pad(in_color(to_display(x.cpu(), num_levels)), (gap, 0, gap, 0), value=128)
+    blank = cells.new_full((-len(cells) % columns, *cells.shape[1:]), 128)
+    cells = torch.cat([cells, blank])
+    canvas = rearrange(cells, "(row col) c h w -> c (row h) (col w)", col=columns)
+    return F.pad(canvas, (0, gap, 0, gap), value=128)
+
+
+def in_color(x: Tensor) -> Tensor:
+    """Return images (N, C, H, W) as (N, 3, H, W): gray is repeated, a second channel is green.
+
+    >>> in_color(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 3, 8, 8])
+    """
+    if x.shape[1] == 1:
+        return repeat(x, "n 1 h w -> n c h w", c=3)
+    return F.pad(x[:, :3], (0, 0, 0, 0, 0, max(0, 3 - x.shape[1])))
 
 
 def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
     """A picture (3, height, width) of bytes, enlarged by a whole factor if it is small."""
     factor = max(1, long_side // max(canvas.shape[1:]))
-    large = canvas.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-    return Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())
+    large = repeat(canvas, "c h w -> (h down) (w right) c", down=factor, right=factor)
+    return Image.fromarray(large.contiguous().numpy())
 
 
 def save(canvas: Tensor, file: Path, *, replace: bool = False) -> None:
@@ -118,8 +125,9 @@ def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Te
         )
     columns = min(num, 10)
     rows = num // columns * columns
-    pairs = torch.stack([x[:rows], drawn.cpu()[:rows]]).unflatten(1, (-1, columns))
-    return grid(pairs.transpose(0, 1).flatten(0, 2), images.num_levels, columns)
+    pairs = [x[:rows], drawn.cpu()[:rows]]
+    lines = rearrange(pairs, "pair (row col) c h w -> (row pair col) c h w", col=columns)
+    return grid(lines, images.num_levels, columns)
 
 
 def shade_field(field: Tensor, row: int, col: int) -> Tensor:

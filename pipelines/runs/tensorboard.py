@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipelines.data import subset
 from pipelines.data.sets import to_display
+from pipelines.runs.pictures import in_color
 from pipelines.training.logs import EVENTS, Events
 
 MOST_NUMBERS = 1_000_000  # that the projector is given; it reads them as text
@@ -55,8 +56,7 @@ def add_projector(
 
 def _thumbnails(x: Tensor, num_levels: int, side: int) -> Tensor:
     """Images as colour floats in [0, 1], on black squares: the projector knows no others."""
-    shown = to_display(x, num_levels).float() / 255
-    shown = shown.expand(-1, 3, -1, -1) if shown.shape[1] == 1 else shown[:, :3]
+    shown = in_color(to_display(x, num_levels).float() / 255)
     return F.pad(shown, (0, side - x.shape[3], 0, side - x.shape[2]))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from encoders import Encoder
@@ -187,20 +188,24 @@ def decode(
     shape = model.decoder.image_shape
     own = 1 if noise == "common" else steps
     uniforms = torch.rand((own, pairs, *shape), generator=generator).expand(steps, -1, -1, -1, -1)
-    codes, uniforms = h.flatten(0, 1).split(batch_size), uniforms.flatten(0, 1).split(batch_size)
+    codes, uniforms = (
+        rearrange(part, "step pair ... -> (step pair) ...").split(batch_size)
+        for part in (h, uniforms)
+    )
     with Progress(len(codes) * shape[1], "sample", unit="row") as bar:
         drawn = [
             model.decoder.sample(code, noise=part, progress=pictures.count_rows(bar)).cpu()
             for code, part in zip(codes, uniforms, strict=True)
         ]
-    return torch.cat(drawn).unflatten(0, (steps, pairs))
+    return rearrange(torch.cat(drawn), "(step pair) c h w -> step pair c h w", pair=pairs)
 
 
 def grid(traversal: Traversal, num_levels: int) -> Tensor:
     """Return a picture (3, height, width): a row per traversal, between the images at its ends."""
     ends = [None if end is None else end[None] for end in (traversal.first, traversal.last)]
     rows = torch.cat([part for part in (ends[0], traversal.x, ends[1]) if part is not None])
-    return pictures.grid(rows.transpose(0, 1).flatten(0, 1), num_levels, len(rows))
+    lines = rearrange(rows, "step pair c h w -> (pair step) c h w")
+    return pictures.grid(lines, num_levels, len(rows))
 
 
 def frames(traversal: Traversal, num_levels: int) -> list[Tensor]:
