@@ -49,7 +49,7 @@ def run_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    config = pixelcnn.Config(hidden_channels=8, num_layers=1, kernel_size=3, first_kernel_size=3)
+    config = pixelcnn.Config.of(hidden_channels=8, num_layers=1, kernel_size=3, first_kernel_size=3)
     return build(config, ImageSpec((1, 8, 8), 17)).eval()
 
 
