@@ -105,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             refuse_existing(action.file)
         else:
             refuse_existing(action.images, action.labels)
-        from pipelines.runs import compression  # imports torch: flags first
+        from pipelines.runs import compress  # imports torch: flags first
 
-        work = {Encode: compression.encode, Decode: compression.decode, Export: compression.export}
+        work = {Encode: compress.encode, Decode: compress.decode, Export: compress.export}
         work[type(action)](config.run, trust=config.trust, **flat(action)).show()
 
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = parse(Config, "pipelines.evaluate", __doc__, argv)
         find_run(config.run)
         refuse_existing(config.out)
-        from pipelines.runs.evaluation import evaluate  # imports torch: flags first
+        from pipelines.runs.evaluate import evaluate  # imports torch: flags first
 
         evaluate(**flat(config)).show()
 

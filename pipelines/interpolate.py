@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         find_run(config.run)
         check_suffix("--out", config.out, ".png")
         refuse_existing(config.out)
-        from pipelines.runs.interpolation import interpolate  # imports torch: flags first
+        from pipelines.runs.interpolate import interpolate  # imports torch: flags first
 
         interpolate(**flat(config)).show()
 

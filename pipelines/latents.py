@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_codes():
         config = parse(Config, "pipelines.latents", __doc__, argv)
         find_run(config.run)
-        from pipelines.runs.latent_report import study_latents  # imports torch: flags first
+        from pipelines.runs.latents import study_latents  # imports torch: flags first
 
         study_latents(**flat(config)).show()
 

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_suffix("--out", config.out, ".png")
         check_suffix("--npy", config.layout.npy, ".npy")
         refuse_existing(config.out, config.layout.npy)
-        from pipelines.runs.drawing import sample  # imports torch: flags first
+        from pipelines.runs.sample import sample  # imports torch: flags first
 
         sample(**flat(config)).show()
 

@@ -17,11 +17,11 @@ from eval import Neighbors, frechet_distance, nearest_neighbors
 from pipelines.data.sets import Images, Splits, load
 from pipelines.runs import classifier, pictures, scoring
 from pipelines.runs.classifier import Classifier, FeatureNetwork
-from pipelines.runs.features import load as load_network
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import Run, load_splits, open_run
 from pipelines.runs.scoring import move
+from pipelines.runs.user_network import load as load_network
 from pipelines.runtime.config import Accelerator, DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError

@@ -21,7 +21,7 @@ from pipelines.data.image_set import ImageSet
 from pipelines.data.sets import Images, to_display
 from pipelines.model import Model
 from pipelines.runs import pictures, scoring, tensorboard, traversal
-from pipelines.runs.latent_study import Study
+from pipelines.runs.latent_codes import Study
 from pipelines.runtime import provenance
 from pipelines.runtime.files import whole_file
 

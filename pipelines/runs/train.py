@@ -15,7 +15,7 @@ from eval import Result
 from pipelines.data.config import DataConfig
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
-from pipelines.runs import latent_study, results, scoring
+from pipelines.runs import latent_codes, results, scoring
 from pipelines.runs.config import MAY_DIFFER, RunConfig
 from pipelines.runs.networks import checked
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
@@ -157,7 +157,7 @@ def _report(
         baseline=scoring.independent_pixels(splits.train, splits.test),
         validation=results.describe_validation(splits.valid or splits.test),
     )
-    study = latent_study.study(
+    study = latent_codes.study(
         trained, splits, scored.evaluation, batch_size=config.report.score_batch
     )
     result = results.to_result(scored, trained, splits.test, provenance, study)
@@ -167,7 +167,7 @@ def _report(
     results.keep(run_dir, result, splits.test)
     lines = [results.table(result, run_dir)]
     if study is not None:
-        latent_study.show(run_dir, study.codes, splits.test.num_levels, pictures=pictures > 0)
+        latent_codes.show(run_dir, study.codes, splits.test.num_levels, pictures=pictures > 0)
         lines.append(f"  {study.latents.verdict}")
     show("\n".join(lines))
     return result

@@ -15,20 +15,19 @@ from pipelines.runtime.config import flat
 
 ROOT = Path(__file__).parents[2]
 WORK = {
-    "evaluate": "evaluation.evaluate",
-    "sample": "drawing.sample",
-    "interpolate": "interpolation.interpolate",
-    "latents": "latent_report.study_latents",
-    "quality": "quality.judge_samples",
-    "outliers": "outliers.score_images",
+    "evaluate": "evaluate",
+    "sample": "sample",
+    "interpolate": "interpolate",
+    "latents": "study_latents",
+    "quality": "judge_samples",
+    "outliers": "score_images",
 }
 ACTIONS = ("encode", "decode", "export")
 
 
 @pytest.mark.parametrize("command", WORK)
 def test_a_command_and_its_function_have_the_same_flags_and_defaults(command: str) -> None:
-    module, _, name = WORK[command].partition(".")
-    function = getattr(importlib.import_module(f"pipelines.runs.{module}"), name)
+    function = getattr(importlib.import_module(f"pipelines.runs.{command}"), WORK[command])
     config = importlib.import_module(f"pipelines.{command}").Config
     required = {"images": "x"} if command == "outliers" else {}
     flags = flat(config(run="r", **required))
@@ -41,7 +40,7 @@ def test_a_command_and_its_function_have_the_same_flags_and_defaults(command: st
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_so_have_the_actions_of_compress(action: str) -> None:
-    function = getattr(importlib.import_module("pipelines.runs.compression"), action)
+    function = getattr(importlib.import_module("pipelines.runs.compress"), action)
     config = getattr(importlib.import_module("pipelines.compress"), action.capitalize())
     needed = [Path("a"), Path("b")] if action != "export" else [Path("a")]
     flags = flat(config(*needed))

@@ -185,7 +185,7 @@ def test_other_probabilities(train_run, digits, tmp_path, monkeypatch, refusal, 
             list(model.decoder.parameters())[-1].view(-1)[0] += 0.05  # the last bias
         return model.double()
 
-    monkeypatch.setattr("pipelines.runs.compression._in_precision", off)
+    monkeypatch.setattr("pipelines.runs.compress._in_precision", off)
     error = refusal(main, run_dir, "decode", tmp_path / "f", tmp_path / "x.npy")
     assert "cannot be decoded here: it was written in float64 with torch" in error
     assert not (tmp_path / "x.npy").exists()

@@ -13,7 +13,7 @@ from eval import read_result
 from pipelines.data.sets import DataConfig, load
 from pipelines.data.subset import draw
 from pipelines.evaluate import main
-from pipelines.runs.evaluation import Shuffled
+from pipelines.runs.evaluate import Shuffled
 from pipelines.runs.load import load_splits, open_run
 from pipelines.training.weights import save_weights
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eval import compare, read_result, report, write_result
 from pipelines.data.sets import to_display
 from pipelines.latents import main
-from pipelines.runs import latent_study, scoring
+from pipelines.runs import latent_codes, scoring
 from pipelines.runs.load import load_splits, open_run
 
 VAE = ("pixelvae", "--latent-dim=3")
@@ -64,7 +64,7 @@ def test_command_only_adds(copy_run, capsys):
 def test_codes_are_the_posteriors(vae):
     model, test = vae
     chosen = np.array([90, 3, 4, 50, 6, 7, 8])
-    found = latent_study.encode(model, test, chosen, batch_size=3)
+    found = latent_codes.encode(model, test, chosen, batch_size=3)
     x = test.batch(chosen).x
     with torch.no_grad():
         (q,) = model.encoder.posterior(x)
@@ -79,7 +79,7 @@ def test_gain_is_that_over_the_code_of_another_image_of_the_whole_set(vae):
     """By hand, on five images of 100; a decoder that ignores its code gains nothing."""
     model, test = vae
     chosen = np.array([1, 20, 21, 50, 99])
-    found = latent_study.gain(model, test, chosen, batch_size=2)
+    found = latent_codes.gain(model, test, chosen, batch_size=2)
     others = scoring.others(len(test))[chosen]
     assert not np.isin(others, chosen).all()
     h = []
@@ -93,7 +93,7 @@ def test_gain_is_that_over_the_code_of_another_image_of_the_whole_set(vae):
             if "cond" in name:
                 weight.zero_()
     np.testing.assert_allclose(found.values, by_hand.numpy(), rtol=1e-4, atol=1e-4)
-    assert latent_study.gain(model, test, chosen).mean == 0
+    assert latent_codes.gain(model, test, chosen).mean == 0
 
 
 def test_worth_of_a_code_does_not_depend_on_the_order_of_the_set():

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 
 from pipelines.runs import scoring
 from pipelines.runs.load import load_splits, open_run
-from pipelines.runs.sampling import kept
+from pipelines.runs.sample_plan import kept
 from pipelines.sample import main
 
 Train = Callable[..., Path]

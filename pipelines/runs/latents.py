@@ -8,10 +8,10 @@ from pathlib import Path
 
 from eval import Latents, Probe, ResultError, read_result
 from pipelines.data.sets import Splits
-from pipelines.runs import latent_study, scoring, tensorboard
+from pipelines.runs import latent_codes, scoring, tensorboard
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
-from pipelines.runs.latent_study import Codes
+from pipelines.runs.latent_codes import Codes
 from pipelines.runs.load import load_splits, open_run
 from pipelines.runtime.config import Accelerator, DeviceConfig
 from pipelines.runtime.devices import make_fabric
@@ -57,8 +57,8 @@ def study_latents(
     if len(chosen) < 2:
         raise UserError("expected at least two test images, got one: no code differs from another")
     evaluation = scoring.score(fabric, model, splits.test, batch_size=score_batch, chosen=chosen)
-    test = latent_study.encode(model, splits.test, chosen, batch_size=score_batch)
-    latents = latent_study.measure(
+    test = latent_codes.encode(model, splits.test, chosen, batch_size=score_batch)
+    latents = latent_codes.measure(
         model, splits.test, evaluation, test, chosen, batch_size=score_batch
     )
     described = scoring.describe_part(splits.test, limit)
@@ -67,14 +67,14 @@ def study_latents(
     if count := _images_to_fit(splits, fit):
         chosen = scoring.part(splits.train, count)
         drawn["fitted"] = scoring.describe_part(splits.train, count)
-        train = latent_study.encode(model, splits.train, chosen, batch_size=score_batch)
+        train = latent_codes.encode(model, splits.train, chosen, batch_size=score_batch)
         probes = _probe(train, test)
     latents = dataclasses.replace(latents, scored=evaluation.nll.count, images=drawn)
-    latent_study.add_to_result(run_dir, latents, probes)
+    latent_codes.add_to_result(run_dir, latents, probes)
     files = []
     shown = test.part(points)
     if len(shown.x) >= 4:
-        files = latent_study.draw(run_dir, shown, ("pca", "tsne") if tsne else ("pca",), seed)
+        files = latent_codes.draw(run_dir, shown, ("pca", "tsne") if tsne else ("pca",), seed)
         tensorboard.add_projector(
             run_dir, shown.means, shown.x, opened.spec.num_levels, shown.labels
         )
@@ -96,12 +96,12 @@ def _images_to_fit(splits: Splits, asked: int | None) -> int:
 
 def _probe(train: Codes, test: Codes) -> list[Probe]:
     """Return what simple classifiers, fitted to the training codes, find in the test codes."""
-    if not latent_study.can_probe(train):
+    if not latent_codes.can_probe(train):
         raise UserError(
-            f"expected at least {latent_study.FEWEST_TO_FIT} training images of two labels to "
+            f"expected at least {latent_codes.FEWEST_TO_FIT} training images of two labels to "
             f"fit probes to, got {len(train.x)}: raise --fit, or choose --fit 0 for no probes"
         )
-    return latent_study.probe(train, test)
+    return latent_codes.probe(train, test)
 
 
 def _check_result(run_dir: Path, fingerprint: str) -> None:

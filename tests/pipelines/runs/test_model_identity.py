@@ -20,7 +20,7 @@ import encoders.posterior
 from pipelines import pixelcnn
 from pipelines.compress import main
 from pipelines.compression import container
-from pipelines.runs import identity
+from pipelines.runs import model_identity
 from pipelines.runs.load import open_run
 from pipelines.training.weights import save_weights
 
@@ -84,12 +84,12 @@ def test_other_weights_and_each_other_flag_are_named(copy_run, images, tmp_path)
     run_dir = copy_run("pixelcnn")
     run = open_run(run_dir)
     header, _ = container.from_file(encode(run_dir, images, tmp_path / "f"))
-    assert identity.check_model(header, run, tmp_path / "f", run_dir)
+    assert model_identity.check_model(header, run, tmp_path / "f", run_dir)
     for name, value in header.architecture.items():
         changed = header.architecture | {name: "another"}
         other = dataclasses.replace(header, architecture=changed)
         with pytest.raises(container.DataError) as error:
-            identity.check_model(other, run, tmp_path / "f", run_dir)
+            model_identity.check_model(other, run, tmp_path / "f", run_dir)
         assert f"({name}: 'another' there, {value!r} here)" in str(error.value)
     for other, words in (
         (dataclasses.replace(header, num_levels=16), "levels: 16 there, 17 here"),
@@ -98,13 +98,13 @@ def test_other_weights_and_each_other_flag_are_named(copy_run, images, tmp_path)
         (dataclasses.replace(header, model=bytes(16)), "same architecture, with other weights"),
     ):
         with pytest.raises(container.DataError) as error:
-            identity.check_model(other, run, tmp_path / "f", run_dir)
+            model_identity.check_model(other, run, tmp_path / "f", run_dir)
         assert words in str(error.value)
 
 
 def test_the_architecture_takes_few_bytes_and_comes_back(train_run):
     for pipeline in ("pixelcnn", "autoencoder", "pixelvae"):
-        about = identity.architecture(open_run(train_run(pipeline)))
+        about = model_identity.architecture(open_run(train_run(pipeline)))
         assert container._unpacked(container._packed(about)) == about
         assert len(container._packed(about)) < 100
     assert {"hidden_channels", "likelihood", "latent_dim", "posterior_scale"} <= set(about)
@@ -113,7 +113,7 @@ def test_the_architecture_takes_few_bytes_and_comes_back(train_run):
 
 def test_flags_of_later_versions_do_not_lock_a_file_out(train_run, images, tmp_path, monkeypatch):
     """What a file does not name did not exist when it was written."""
-    full = identity.architecture
+    full = model_identity.architecture
 
     def fewer(run):
         return {name: value for name, value in full(run).items() if name != "residual"} | {
@@ -121,7 +121,7 @@ def test_flags_of_later_versions_do_not_lock_a_file_out(train_run, images, tmp_p
         }
 
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "architecture", fewer)
+        patch.setattr(model_identity, "architecture", fewer)
         file = encode(train_run("pixelcnn"), images, tmp_path / "f")
     main([str(train_run("pixelcnn")), "decode", str(file), str(tmp_path / "x.npy")])
 

@@ -19,7 +19,7 @@ from pipelines.compression import codecs, container, formats, npy
 from pipelines.compression.container import Header
 from pipelines.data.levels import append_levels
 from pipelines.model import Model
-from pipelines.runs import identity
+from pipelines.runs import model_identity
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import load_splits, open_run
@@ -81,9 +81,9 @@ def encode(
         image_shape=spec.image_shape,
         count=len(x),
         batch=_batch_size(score_batch, x, method, spec.num_levels),
-        model=identity.weights(run_dir),
+        model=model_identity.weights(run_dir),
         written_with=written_with(),
-        architecture=identity.architecture(opened),
+        architecture=model_identity.architecture(opened),
     )
     digest = hashlib.sha256()
     for start, end in codecs.spans(header):
@@ -131,7 +131,7 @@ def decode(
     opened = open_run(run_dir, trust)
     refuse_existing(images, labels)
     header, words = container.from_file(file)
-    same = identity.check_model(header, opened, file, run_dir)
+    same = model_identity.check_model(header, opened, file, run_dir)
     if labels is not None and header.method != "given label":
         raise UserError(f"{file} holds no labels: leave --labels out")
     model = _in_precision(opened.model, header.precision)

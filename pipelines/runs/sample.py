@@ -19,7 +19,7 @@ from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import Run, open_run
 from pipelines.runs.networks import make_decoder
-from pipelines.runs.sampling import Complete, Grid, Plan, Wanted, make_plan
+from pipelines.runs.sample_plan import Complete, Grid, Plan, Wanted, make_plan
 from pipelines.runtime.config import Accelerator, DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import CheckpointError, UserError
