@@ -1,1 +1,1 @@
-"""The training engine: one loop, its steps, and everything that lets a run go on after a crash."""
+"""Training engine: one loop, its steps, and everything needed to resume a run after a crash."""

@@ -1,12 +1,12 @@
-"""What a run leaves in its directory, which describes itself and is never half-written.
+"""Checkpoints of a run. Its directory describes itself, and no file in it is half-written.
 
-    config.json                        what was trained, on what, by which command
-    weights.safetensors                the averaged weights: what is scored and sampled from
-    checkpoints/step-000001000-HASH.pt everything that resuming needs; HASH is its own checksum
-    metrics.jsonl, nonfinite.jsonl     one JSON object a line
+    config.json                        model, images and command of the run
+    weights.safetensors                averaged weights, which are scored and sampled from
+    checkpoints/step-000001000-HASH.pt everything that resuming needs; HASH is its checksum
+    metrics.jsonl, nonfinite.jsonl     one JSON object per line
 
-Every file is written atomically. The checksum stands in the checkpoint's name, so that the two come
-into being together.
+Every file is written atomically. A checkpoint's checksum is part of its name, so both appear in one
+step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DIGITS = 16  # of the SHA-256 in a checkpoint's name
 
 
 class _Hashed:
-    """A file to write to, which adds what goes through to a hash."""
+    """A file that also hashes everything written to it."""
 
     def __init__(self, file: BinaryIO, digest: Any) -> None:
         self.file, self.hash = file, digest
@@ -43,12 +43,12 @@ class _Hashed:
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints of a run, newest first, whole or damaged."""
+    """Return the checkpoints of a run, newest first, damaged ones included."""
     return sorted((run_dir / CHECKPOINTS).glob("step-*.pt"), reverse=True)
 
 
 def step_of(path: Path) -> int:
-    """The step that a checkpoint's name states.
+    """Return the step in a checkpoint's name.
 
     >>> step_of(Path("checkpoints/step-000001000-0123456789abcdef.pt"))
     1000
@@ -62,11 +62,12 @@ def save_state(run_dir: Path, state: Mapping[str, Any], *, keep: int, best: int 
     Args:
         run_dir: the run directory.
         state: tensors, numbers, strings, lists and dicts; state["step"] names the file.
-        keep: how many of the newest stay.
-        best: the step whose checkpoint stays however old it is.
+        keep: number of the newest checkpoints to keep.
+        best: step of a checkpoint to keep however old it is.
 
     Raises:
-        CheckpointError: it can't be written; the earlier ones are untouched.
+        CheckpointError: the folder can't be created.
+        WriteError: the file can't be written; earlier checkpoints are untouched.
     """
     folder = run_dir / CHECKPOINTS
     try:
@@ -88,7 +89,7 @@ def save_state(run_dir: Path, state: Mapping[str, Any], *, keep: int, best: int 
 
 
 def prune(run_dir: Path, *, keep: int, best: int | None) -> None:
-    """Delete old checkpoints; one that can't be deleted is only an annoyance."""
+    """Delete old checkpoints; warn about one that can't be deleted."""
     for path in checkpoints(run_dir)[max(keep, 1) :]:
         if step_of(path) != best:
             try:
@@ -98,15 +99,15 @@ def prune(run_dir: Path, *, keep: int, best: int | None) -> None:
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint's content is not what was written: its checksum differs."""
+    """A checkpoint differs from what was written: its checksum is another one."""
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read one checkpoint, with `weights_only=True`: a pickle in disguise runs nothing.
+    """Read one checkpoint, with `weights_only=True`, so that a pickle in disguise runs no code.
 
     Raises:
-        DamagedCheckpointError: it is not what its checksum says.
-        CheckpointError: it can't be read just now, or it is not a checkpoint of ours.
+        DamagedCheckpointError: its checksum differs from the one in its name.
+        CheckpointError: it can't be read, or it is not a checkpoint of this toolkit.
     """
     digest = hashlib.sha256()
     try:
@@ -119,26 +120,26 @@ def read_state(path: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"{path} is damaged: its checksum is not the one in its name")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # no memory, or whatever a reader of hostile files may raise
+    except Exception as error:  # no memory, or anything that a hostile file makes the reader raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"cannot read {path}, which is not damaged: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else None
         raise CheckpointError(
-            f"expected {path} to be a checkpoint of format {FORMAT}, got format {found}: go on "
+            f"expected {path} to be a checkpoint of format {FORMAT}, got format {found}: resume "
             "with the version of this toolkit that wrote it"
         )
     return state
 
 
 def newest_valid(run_dir: Path) -> Path | None:
-    """The newest checkpoint that is not damaged; None if the run never saved one.
+    """Return the newest checkpoint that is not damaged; None if the run never saved one.
 
-    Damaged ones are passed over with a loud message and set aside, renamed to *.damaged.
+    Damaged ones are skipped with a warning, and renamed to *.damaged.
 
     Raises:
-        CheckpointError: there are checkpoints, and not one is valid; or the newest one that is not
-            damaged can't be read, for which reason nothing is renamed.
+        CheckpointError: all checkpoints are damaged; or the newest undamaged one can't be read. It
+            is not renamed then.
     """
     found = checkpoints(run_dir)
     for path in found:
@@ -146,12 +147,12 @@ def newest_valid(run_dir: Path) -> Path | None:
             read_state(path)
             return path
         except DamagedCheckpointError as error:
-            warn(f"{error}; trying the one before it")
+            warn(f"{error}; trying the previous one")
             with contextlib.suppress(OSError):
                 path.rename(path.with_name(path.name + ".damaged"))
     if found:
         raise CheckpointError(
             f"every checkpoint in {run_dir / CHECKPOINTS} is damaged; "
-            "begin again with another --out"
+            "start again with another --out"
         )
     return None

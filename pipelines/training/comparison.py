@@ -1,4 +1,4 @@
-"""Comparison of a run's settings and images with those that it was begun with."""
+"""Comparison of a run's settings and images with those that it started with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.runtime.errors import CheckpointError
 def differences(
     saved: Any, now: Any, may_differ: Collection[str] = (), name: str = ""
 ) -> list[str]:
-    """The fields in which two nested configs differ, as readable lines.
+    """Return the fields in which two nested configs differ, as readable lines.
 
     >>> differences({"a": 1, "b": {"c": 2, "out": "x"}}, {"a": 1, "b": {"c": 3}}, {"out"})
     ['b.c: 2 there, 3 here']
@@ -28,7 +28,7 @@ def differences(
                 )
         return found
     if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)):
-        saved, now = list(saved), list(now)  # JSON knows no tuples
+        saved, now = list(saved), list(now)  # JSON has no tuples
     return [] if saved == now else [f"{name}: {saved!r} there, {now!r} here"]
 
 
@@ -39,14 +39,14 @@ def check_same(
     source: Path,
     may_differ: Collection[str] = (),
 ) -> None:
-    """Refuse to go on with a run of another configuration or data set.
+    """Refuse to resume a run with another configuration or data set.
 
     Raises:
-        CheckpointError: listing every field that differs.
+        CheckpointError: some fields differ; the message lists all of them.
     """
     found = differences(saved, now, may_differ)
     if found:
         raise CheckpointError(
-            f"{source} is of another configuration ({'; '.join(found)}): "
-            "give the same flags as then, or choose another --out"
+            f"{source} has another configuration ({'; '.join(found)}): "
+            "give the same flags as before, or choose another --out"
         )

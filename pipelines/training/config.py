@@ -108,11 +108,11 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-# Flags of latents, of no use to a model without.
+# Flags that apply only to a model with latents.
 OF_LATENTS = ("kl_warmup", "kl_warmup_top", "free_bits", "soft_free_bits")
 
-# What a resumed run may change: how long, where, how often; never what is computed. Checkpoints of
-# earlier versions name the devices too.
+# Fields that a resumed run may change: how long, where, how often; never what is computed.
+# Checkpoints of earlier versions contain the devices too.
 MAY_DIFFER = frozenset(
     (
         *("steps", "epochs", "accumulate", "compile", "log_every", "eval_every"),

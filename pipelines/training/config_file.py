@@ -1,4 +1,4 @@
-"""config.json of a run directory: written whole, and read as one JSON object."""
+"""config.json of a run directory: written atomically, and read as one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIG = "config.json"
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json; the values must be JSON's."""
+    """Write config.json; all values must be serializable as JSON."""
     write_text(run_dir / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
@@ -26,7 +26,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{run_dir} is no run directory: it has no {CONFIG}")
+        raise CheckpointError(f"{run_dir} is not a run directory: it has no {CONFIG}")
     try:
         config = json.loads(path.read_bytes())
     except OSError as error:
@@ -37,6 +37,6 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise CheckpointError(
-            f"{path} should hold one JSON object: undo the change that was made to it"
+            f"expected one JSON object in {path}: undo the change that was made to it"
         )
     return config

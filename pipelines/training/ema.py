@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: what is scored, sampled from and kept."""
+"""Exponential moving average of the weights, which is scored, sampled from and saved."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that lies in pieces on several devices, put together; any other as it is.
+    """Return a tensor that is sharded over devices as a whole one, and any other as it is.
 
-    All processes must call it together.
+    It is a collective: all processes must call it.
     """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_state(state: Any) -> Any:
-    """A state_dict, of a module or an optimiser, with `whole` tensors."""
+    """Return the state_dict of a module or an optimizer with `whole` tensors."""
     if isinstance(state, Tensor):
         return whole(state.detach())
     if isinstance(state, Mapping):
@@ -32,7 +32,7 @@ def whole_state(state: Any) -> Any:
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor, laid out over the devices as `model` is."""
+    """Return a whole tensor, sharded over the devices as `model` is."""
     if isinstance(model, DTensor):
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
     return tensor
@@ -42,16 +42,16 @@ class EMA:
     """A copy of a module whose parameters follow the original's slowly.
 
     After the t-th update each averaged parameter is d · itself + (1 - d) · the original, with
-    d = min(decay, (1 + t) / (10 + t)), so that the average forgets the random start soon.
-    Buffers are copied as they are. The average is in float32 where the original is in half
-    precision: a small (1 - d) would be lost in bfloat16's rounding.
+    d = min(decay, (1 + t) / (10 + t)), so that the average soon forgets the random
+    initialization. Buffers are copied as they are. The average is in float32 if the original is in
+    half precision: a small (1 - d) would be lost in bfloat16's rounding.
 
     Args:
         model: a plain module, not one wrapped for training.
         decay: 0 keeps an exact copy of the newest weights.
 
     Attributes:
-        module: the averaged module, in eval mode: to be scored, sampled from and saved.
+        module: the averaged module, in eval mode: for scores, samples and weights.safetensors.
 
     >>> layer = nn.Linear(1, 1, bias=False)
     >>> ema = EMA(layer, 0.9)
@@ -72,7 +72,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the model's weights, after an optimiser step that went well."""
+        """Move towards the model's weights, after an optimizer step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         own: list[Tensor] = list(self.module.parameters())
@@ -85,7 +85,7 @@ class EMA:
 
     @torch.no_grad()
     def copy(self, model: nn.Module) -> None:
-        """Begin again at the model's weights."""
+        """Restart at the model's weights."""
         self.updates = 0
         for old, new in zip(self.module.parameters(), model.parameters(), strict=True):
             old.copy_(whole(new.detach()))
@@ -93,7 +93,7 @@ class EMA:
 
     @torch.no_grad()
     def restore_buffers(self, model: nn.Module) -> None:
-        """Give the model the buffers of the last good step, after one whose forward was not."""
+        """Copy the buffers of the last step taken to the model, after a step that was not taken."""
         self._copy_buffers(self.module, model)
 
     @staticmethod

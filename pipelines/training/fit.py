@@ -1,14 +1,14 @@
-"""The only training loop.
+"""Training loop, the only one.
 
-A step, s of a run:
+Step s of a run:
 
     indices = f(seed, s)  ->  this process's share, in `accumulate` parts  ->  for each part:
     seed(seed, s, rank, part)  ->  model(x, y): Terms  ->  surrogate  ->  backward
-    ->  one sum over all processes: terms, gradient norm, signals  ->  all agree  ->  optimiser, EMA
+    ->  one sum over all processes: terms, gradient norm, signals  ->  all agree  ->  optimizer, EMA
 
-Everything that a step does is a function of its number and of the state in the checkpoint before
-it. So a resumed run is the uninterrupted one, bit for bit on a CPU, and any number of processes
-descends the gradient of the same mean over the same global batch.
+A step is a function of its number and of the state in the previous checkpoint. A resumed run
+therefore equals an uninterrupted one, bit for bit on a CPU, and any number of processes follows the
+gradient of the same mean over the same global batch.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training leaves behind, besides the files in its run directory.
+    """Result of training, besides the files in its run directory.
 
     Attributes:
         model: with the averaged weights, in eval mode, plain and whole in every process.
-        steps: optimiser steps in all, of earlier parts of a resumed run too.
-        seconds: of training in all, likewise.
+        steps: optimizer steps, those of earlier parts of a resumed run included.
+        seconds: of training, likewise.
         metrics: the last line of metrics written by this process; empty if none was.
     """
 
@@ -73,23 +73,23 @@ def fit(
     figure: Literal["bits/dim", "nats"] = "bits/dim",
     begun: Callable[[], object] = lambda: None,
 ) -> FitResult:
-    """Train a model, or go on training it, until `config.total_steps` steps are done.
+    """Train a model, or resume its training, until `config.total_steps` steps are done.
 
     Args:
         fabric: launched, as by `make_fabric`.
         model: a module whose `forward(x, y)` returns Terms; built alike in every process.
         images: the training set.
         config: how to train; with `resume`, from the newest valid checkpoint in `run_dir`, or from
-            the beginning if the run was stopped before its first one.
-        run_dir: an existing folder. It gets weights, checkpoints, metrics and events, and is locked
-            meanwhile.
-        evaluate: called in every process with the averaged model, each `config.eval_every` steps
-            and at the end; returns figures of the whole validation set, alike in every process,
-            among them "bits_per_dim", whose lowest value decides which checkpoint is the best.
-        label: what the progress bar says is going on.
-        figure: what stands beside it: per sub-pixel in bits, or per image in nats.
-        begun: called in the first process once nothing is left that could refuse the run, before
-            its first step.
+            the start if the run was stopped before its first one.
+        run_dir: an existing folder for weights, checkpoints, metrics and events. It is locked
+            during training.
+        evaluate: called in every process with the averaged model, every `config.eval_every` steps
+            and at the end. It returns figures of the whole validation set, the same in every
+            process; the lowest "bits_per_dim" among them decides which checkpoint is the best.
+        label: label of the progress bar.
+        figure: figure next to the bar: bits per sub-pixel, or nats per image.
+        begun: called in the first process before the first step, once nothing can refuse the run
+            any more.
 
     Raises:
         CheckpointError: nothing can be saved, or the checkpoint is of another run.
@@ -105,7 +105,7 @@ def fit(
 
 
 class _Training:
-    """A run in progress: steps, and between them logs, evaluations and checkpoints."""
+    """A run in progress: steps with logs, evaluations and checkpoints in between."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Training:
         return FitResult(self.stepper.averaged(), self.step, self.history.seconds, self.metrics)
 
     def _begin(self, stack: contextlib.ExitStack, begun: Callable[[], object]) -> None:
-        """Lock the run directory, and go on from its newest checkpoint if the run is resumed."""
+        """Lock the run directory, and restore its newest checkpoint if the run is resumed."""
 
         def claim() -> None:
             stack.enter_context(hold(self.run_dir))
@@ -185,10 +185,10 @@ class _Training:
     def _due(self, every: int) -> bool:
         return every > 0 and self.step > 0 and self.step % every == 0
 
-    # What is seen of a step
+    # Logs
 
     def _note(self, job: Work, outcome: Outcome) -> None:
-        """Metrics, when they are due; or a record of a step that could not be taken."""
+        """Log metrics if they are due, and a step that was not taken."""
         self.history.skipped.count(taken=outcome.status != "nonfinite")
         if outcome.status == "nonfinite":
             self._meet_nonfinite(job, outcome)
@@ -207,24 +207,24 @@ class _Training:
                     figures[f"kl_scale_{level}"] = scale
             self.logs.write(self.step, figures)
             self.metrics = {"step": self.step, **figures}
-        if due:  # and not at the end, which may turn out to be the middle of a longer run
+        if due:  # not at the end, which may become the middle of a longer run
             self.history.window.clear()
 
     def _meet_nonfinite(self, job: Work, outcome: Outcome) -> None:
-        """Put the step on record; then raise, or leave it out."""
+        """Log the step; then raise an error, or leave the step out."""
         last_good = self.step - self.history.skipped.in_a_row
         action = self.config.on_nonfinite
         record = describe(job, outcome, last_good=last_good, action=action)
         self.logs.nonfinite(self.step, record)
         if action == "skip" and not self.history.skipped.too_many:
             return
-        self.stepper.step -= 1  # it was not done: a resumed run meets it again
+        self.stepper.step -= 1  # it was not taken: a resumed run tries it again
         self.history.skipped.take_back()
         self._save()
         raise refusal(self.step + 1, record, self.run_dir / NONFINITE)
 
     def _evaluate_if_due(self) -> bool:
-        """Score the averaged model; True if it is the best so far, and so to be kept."""
+        """Score the averaged model; return True if it is the best so far, to be saved."""
         every = self.config.eval_every
         due = self._due(every) or (every > 0 and self.step == self.total)
         if self.evaluate is None or not due or self.step == self.history.evaluated:
@@ -238,7 +238,7 @@ class _Training:
         self.logs.write(self.step, {f"valid/{name}": value for name, value in scores.items()})
         return self.history.evaluate(self.step, scores)
 
-    # What lasts
+    # Checkpoints
 
     def _save(self) -> None:
         """Write a checkpoint and the averaged weights; an error is raised in every process."""
@@ -252,16 +252,16 @@ class _Training:
                 checkpoint.save_state(self.run_dir, state, keep=keep, best=best)
                 weights.save_weights(self.run_dir, self.stepper.ema.module, step=self.step)
             except WriteError as error:
-                raise CheckpointError(f"{error}, then go on with --resume") from error
+                raise CheckpointError(f"{error}, then resume with --resume") from error
 
         on_main(self.fabric, write)
         self.saved = self.step
 
     def _restore(self) -> None:
-        """Go on from the newest valid checkpoint, or from the beginning if there is none yet."""
+        """Restore the newest valid checkpoint, or start from the beginning if there is none yet."""
         path = on_main(self.fabric, lambda: checkpoint.newest_valid(self.run_dir))
         if path is None:
-            self._say(f"{self.run_dir} has no checkpoint yet: beginning at step 0")
+            self._say(f"{self.run_dir} has no checkpoint yet: starting at step 0")
             return
         state = checkpoint.read_state(path)
         check_same(
@@ -275,10 +275,10 @@ class _Training:
         self._say(f"resuming from step {self.step} of {self.total} ({path})")
 
     def _leave(self, code: int) -> None:
-        """Save and exit, after a signal that some process got."""
+        """Save and exit, after some process has received a signal."""
         self._save()
         self._say(
-            f"stopped after step {self.step} of {self.total}, and saved; go on with\n"
+            f"stopped after step {self.step} of {self.total}, and saved; resume with\n"
             f"  {resume_command(self.run_dir)}"
         )
         raise SystemExit(code if self.main else 0)

@@ -1,7 +1,7 @@
-"""What training leaves on record: metrics.jsonl, nonfinite.jsonl and TensorBoard's events.
+"""Logs of training: metrics.jsonl, nonfinite.jsonl and TensorBoard's events.
 
-A resumed run appends. Lines of steps after the checkpoint that it goes on from are dropped first,
-so that no step stands twice and an interrupted run's file equals an uninterrupted one's.
+A resumed run appends. It first drops lines of steps after its checkpoint, so that no step appears
+twice and an interrupted run's file equals an uninterrupted one's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ METRICS, NONFINITE, EVENTS = "metrics.jsonl", "nonfinite.jsonl", "tensorboard"
 
 
 def drop_later_lines(path: Path, step: int) -> None:
-    """Keep the lines of `path` up to a step; a line cut short by a crash goes too."""
+    """Keep the lines of `path` up to a step, and drop one that a crash cut short."""
     if not path.is_file():
         return
     try:
@@ -51,7 +51,7 @@ def _is_up_to(step: int, line: bytes) -> bool:
 
 
 class Events:
-    """TensorBoard's files of a run; where they can't be written, one warning and no more of them.
+    """TensorBoard's files of a run. If they can't be written, it warns once and stops.
 
     Args:
         run_dir: the run directory.
@@ -61,7 +61,7 @@ class Events:
     def __init__(self, run_dir: Path, **options: Any) -> None:
         self.folder = run_dir / EVENTS
         self._writer: SummaryWriter | None = None
-        # The writer's thread raises what it met a second time, in this one: once is enough.
+        # The writer's thread raises its error once more in this thread: once is enough.
         self._hook, threading.excepthook = threading.excepthook, self._thread_failed
         with self._watched():
             self._writer = SummaryWriter(str(self.folder), **options)
@@ -79,7 +79,7 @@ class Events:
         try:
             yield
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that is not UTF-8
-            warn(f"no more of TensorBoard's curves: cannot write in {self.folder}: {error}")
+            warn(f"no more TensorBoard curves: cannot write to {self.folder}: {error}")
             writer, self._writer = self._writer, None
             _close(writer)
 
@@ -97,20 +97,20 @@ class Events:
 
 
 def _close(writer: SummaryWriter | None) -> None:
-    """Close a writer whose last error is known."""
+    """Close a writer, whose error has been reported."""
     if writer is not None:
         with contextlib.suppress(OSError):
             writer.close()
 
 
 class Logs:
-    """The logs of one run, written by its first process; the others' do nothing.
+    """The logs of one run, written by its first process; those of the others do nothing.
 
-    Nothing that can't be written here ends a run: it is lost, after a warning.
+    A log that can't be written does not end the run: it is lost, after a warning.
 
     Args:
         run_dir: the run directory.
-        step: the step that the run begins or goes on at.
+        step: the step that the run starts or resumes at.
         enabled: whether this process writes.
     """
 
@@ -124,7 +124,7 @@ class Logs:
             self.events = Events(run_dir, purge_step=step + 1)
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
-        """One line of metrics and its scalars."""
+        """Write a line of metrics, and TensorBoard's scalars."""
         if self.events is not None:
             self._append(METRICS, {"step": step, **figures})
             for name, value in figures.items():
@@ -132,12 +132,12 @@ class Logs:
                     self.events.add(SummaryWriter.add_scalar, name, value, step)
 
     def nonfinite(self, step: int, record: Mapping[str, Any]) -> None:
-        """One line about a step that was not taken; numbers that JSON lacks stand as strings."""
+        """Write a line about a step that was not taken."""
         if self.events is not None:
             self._append(NONFINITE, {"step": step, **record})
 
     def sync(self) -> None:
-        """Bring everything out of this process, before a checkpoint that counts on it."""
+        """Flush everything, before a checkpoint that relies on it."""
         if self.events is not None:
             self.events.add(SummaryWriter.flush)
 
@@ -147,7 +147,7 @@ class Logs:
             append(path, record)
         except OSError as error:
             if not self._warned:
-                warn(f"cannot write {path}: {error.strerror or error}; training goes on without")
+                warn(f"cannot write {path}: {error.strerror or error}; training continues")
             self._warned = True
 
     def __enter__(self) -> Logs:
@@ -159,7 +159,7 @@ class Logs:
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to a JSON-lines file, whole or not at all, and see it to the disk.
+    """Append one line to a JSON-lines file, whole or not at all, and sync it to disk.
 
     Raises:
         OSError: it can't be written.
@@ -172,12 +172,12 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError:
-            file.truncate(size)  # of a part of the line
+            file.truncate(size)  # removes a part of the line
             raise
 
 
 class Window:
-    """Sums since the last line of metrics, and the line that they make.
+    """Sums since the last line of metrics.
 
     >>> window = Window()
     >>> window.add([10.0, 8.0, 4.0], norm=0.5, images=2)
@@ -188,20 +188,20 @@ class Window:
 
     def __init__(self) -> None:
         self.state: list[float] = []  # surrogate, distortion, rates, norm, images, steps
-        self.auxiliary: float | None = None  # a part of the surrogate; None without one
+        self.auxiliary: float | None = None  # part of the surrogate; None if the model has none
         self.began = time.monotonic()
 
     def add(
         self, sums: Sequence[float], norm: float, images: int, auxiliary: float | None = None
     ) -> None:
-        """One step: sums over its images of surrogate, distortion and each level's rate (nats)."""
+        """Add a step: sums over images of surrogate, distortion and each level's rate (nats)."""
         new = [*sums, norm, float(images), 1.0]
         self.state = [a + b for a, b in zip(self.state or [0.0] * len(new), new, strict=True)]
         if auxiliary is not None:
             self.auxiliary = (self.auxiliary or 0.0) + auxiliary
 
     def figures(self, dims: int) -> dict[str, Any]:
-        """The means, of the true bound and of what was minimised in its place.
+        """Return the means of the bound, and of the objective minimized in its place.
 
         Args:
             dims: sub-pixels of an image, for bits/dim.
@@ -226,5 +226,5 @@ class Window:
         return figures
 
     def clear(self) -> None:
-        """Begin anew, after a line."""
+        """Start again, after a line."""
         self.state, self.auxiliary, self.began = [], None, time.monotonic()

@@ -1,4 +1,4 @@
-"""A run directory: created for one process alone, and locked while that one writes."""
+"""A run directory: created by one process, and locked while that process writes to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.runtime.lock import LOCK, hold
 from pipelines.training.checkpoint import CHECKPOINTS
 from pipelines.training.config_file import CONFIG
 
-# What a run writes while it holds the lock, and so what a killed one may leave unfinished.
+# Files that a run writes while it holds the lock: a killed one may leave them unfinished.
 _LEFTOVER = re.compile(
     r"\.(config\.json|weights\.safetensors|metrics\.jsonl|nonfinite\.jsonl|result\.json|nll\.npy"
     r"|images\.npy|step-\d{9}\.pt|[\w-]+\.png)\.[0-9a-f]{8}\." + UNFINISHED
@@ -23,16 +23,16 @@ _LEFTOVER = re.compile(
 
 @contextlib.contextmanager
 def new_run(out: str, default: str) -> Iterator[Path]:
-    """Create and lock the directory of a new run, which no other process has or gets.
+    """Create and lock the directory of a new run, which no other process uses.
 
-    A directory in which nothing was written in the end is deleted again.
+    If nothing is written to it, it is deleted again.
 
     Args:
-        out: its name; it must be empty, if it exists.
-        default: its name if `out` is empty; numbered where that is taken.
+        out: its name; if it exists, it must be empty.
+        default: its name if `out` is empty; numbered if that is taken.
 
     Raises:
-        CheckpointError: it holds files, or can't be created.
+        CheckpointError: it contains files, or can't be created.
         LockedError: another process writes to it.
     """
     run_dir = at_home(out) if out else _unique(Path(default))
@@ -44,36 +44,36 @@ def new_run(out: str, default: str) -> Iterator[Path]:
         with hold(run_dir):
             if any(path.name != LOCK for path in run_dir.iterdir()):
                 raise CheckpointError(
-                    f"{run_dir} is not empty; go on with that run by --resume, or choose another "
+                    f"{run_dir} is not empty: resume that run with --resume, or choose another "
                     "--out"
                 )
             yield run_dir
     finally:
         if not there:
-            with contextlib.suppress(OSError):  # not empty, as it should be
+            with contextlib.suppress(OSError):  # not empty, as intended
                 run_dir.rmdir()
 
 
 @contextlib.contextmanager
 def resumed_run(out: str) -> Iterator[Path]:
-    """Lock the directory of a run to go on with.
+    """Lock the directory of a run to resume.
 
     Raises:
-        CheckpointError: it holds no run.
+        CheckpointError: there is no run in it.
         LockedError: another process writes to it.
     """
     run_dir = at_home(out)
     if not out or not (run_dir / CONFIG).is_file():
         raise CheckpointError(
-            f"there is no run to resume in {run_dir}: it has no {CONFIG}; check --out, "
-            "or leave --resume away to begin"
+            f"there is no run to resume in {run_dir}: it has no {CONFIG}. Check --out, or leave "
+            "out --resume to start a new run"
         )
     with hold(run_dir):
         yield run_dir
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Delete what a killed run was writing; call it with the lock held."""
+    """Delete unfinished files of a killed run; call it with the lock held."""
     for folder in (run_dir, run_dir / CHECKPOINTS):
         for path in folder.glob(f".*.{UNFINISHED}"):
             if _LEFTOVER.fullmatch(path.name):
@@ -82,7 +82,7 @@ def remove_leftovers(run_dir: Path) -> None:
 
 
 def _unique(path: Path) -> Path:
-    """Create a directory of this name or a numbered one, whichever no other process creates."""
+    """Create a directory of this name, or a numbered one if another process has taken it."""
     _make(path.parent, exist_ok=True)
     for number in count(1):
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")

@@ -1,7 +1,7 @@
-"""Which images, which noise and which learning rate a step has: functions of the step alone.
+"""Schedule of a run: images, noise and learning rate as functions of the step alone.
 
-Nothing here has a state. A resumed run asks for step s and gets what the uninterrupted run got;
-another number of processes divides the same batches among itself.
+Nothing here has state. A resumed run gets the same images at step s as an uninterrupted one, and
+any number of processes shares the same batches.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def batch_indices(step: int, *, seed: int, count: int, batch_size: int) -> np.ndarray:
-    """The indices of the global batch of a step (counted from 0)."""
+    """Return the indices of the global batch of a step (counted from 0)."""
     epoch, position = divmod(step, steps_per_epoch(count, batch_size))
     begin = position * batch_size
     return _order(seed, epoch, count)[begin : begin + batch_size]
 
 
 class Work(NamedTuple):
-    """What one process does in one step.
+    """Work of one process in one step.
 
     Attributes:
         indices: of the whole global batch, the same in every process.
-        parts: this process's share, in at most `accumulate` parts, at least one, and as many in
-            every process, since each forward and backward may be a meeting of them all.
-        weights: of each part, 1.0; or 0.0 where the images do not suffice for this process and the
-            part is a stand-in.
+        parts: this process's micro-batches: at least one, at most `accumulate`, and equally many
+            in every process, since each forward and backward may be a collective.
+        weights: of each part, 1.0; or 0.0 for a placeholder, if there are too few images for this
+            process.
     """
 
     indices: np.ndarray
@@ -51,7 +51,7 @@ class Work(NamedTuple):
 
 
 def share(indices: np.ndarray, rank: int, world: int, parts: int) -> list[np.ndarray]:
-    """A process's share of a global batch, in parts of nearly equal size, none of them empty.
+    """Return a process's share of a global batch, in nonempty parts of nearly equal size.
 
     >>> [part.tolist() for part in share(np.arange(7), rank=1, world=2, parts=2)]
     [[1, 3], [5]]
@@ -74,14 +74,14 @@ def work(
     """Read this process's share of a step's images."""
     indices = batch_indices(step, seed=seed, count=len(images), batch_size=batch_size)
     shares = share(indices, rank, world, accumulate)
-    stand_ins = len(share(indices, 0, world, accumulate)) - len(shares)
-    taken = shares + [indices[:1]] * stand_ins
+    placeholders = len(share(indices, 0, world, accumulate)) - len(shares)
+    taken = shares + [indices[:1]] * placeholders
     parts = [images.batch(part, noise_seed=(seed, step)) for part in taken]
-    return Work(indices, parts, [1.0] * len(shares) + [0.0] * stand_ins)
+    return Work(indices, parts, [1.0] * len(shares) + [0.0] * placeholders)
 
 
 def ahead(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
-    """`make(start)` … `make(stop - 1)`, each made in a thread while the one before it is used.
+    """Yield make(start) … make(stop - 1), each made in a thread while the previous one is used.
 
     >>> list(ahead(lambda step: step * step, 2, 5))
     [4, 9, 16]
@@ -98,13 +98,13 @@ def ahead(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
 
 
 def seed_step(seed: int, step: int, rank: int, part: int) -> None:
-    """Seed PyTorch's global generators, so that dropout and latent noise belong to the step."""
+    """Seed PyTorch's global generators, so that dropout and latent noise depend on the step."""
     state = np.random.SeedSequence((seed, step, rank, part)).generate_state(2, np.uint32)
     torch.manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 def learning_rate(step: int, total: int, *, peak: float, warmup: int, decay: str) -> float:
-    """Linear warm-up to `peak`, then constant or a half cosine to zero at the last step.
+    """Return the learning rate: linear warm-up to `peak`, then constant or a half cosine to zero.
 
     >>> [learning_rate(s, 8, peak=1.0, warmup=4, decay="constant") for s in (0, 3, 7)]
     [0.25, 1.0, 1.0]

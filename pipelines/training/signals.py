@@ -1,13 +1,13 @@
 """Signals: SIGTERM, SIGINT, SIGUSR1 and SIGHUP end a run at its next step, with everything saved.
 
-The handler only notes the signal; the training loop looks between two steps, when the weights, the
-optimiser and the logs agree with one another. A second signal doesn't wait: it exits at once, and
-what the last checkpoint holds is what remains.
+The handler only records the signal. The training loop checks for it between two steps, when
+weights, optimizer and logs agree with one another. A second signal exits at once, and only the last
+checkpoint remains.
 
 Exit codes: 130 after SIGINT (Ctrl-C); 143 after SIGTERM, after SIGUSR1, which batch systems send as
 a warning before they pre-empt a job, and after SIGHUP, which means that the terminal has closed. A
-run under `nohup` ignores SIGHUP, as it should. A second SIGHUP does not exit at once, since the
-kernel and the shell each send one.
+run under `nohup` ignores SIGHUP. A second SIGHUP does not exit at once, since the kernel and the
+shell each send one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SI
 
 
 class Interrupts:
-    """Notes the first signal in `received`, while it is entered as a context manager."""
+    """Context manager that records the first signal in `received`."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def flags(self) -> list[float]:
-        """[told to stop by SIGINT, told to stop by another], to be added over processes."""
+        """Return [stopped by SIGINT, stopped by another signal], to be summed over processes."""
         interrupted = self.received is signal.SIGINT
         return [float(interrupted), float(self.received is not None and not interrupted)]
 

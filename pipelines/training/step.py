@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 
 class Stepper:
-    """Takes steps; everything that one step passes to the next is in `state`.
+    """Optimizer steps of a run; everything that one step passes to the next is in `state`.
 
     Args:
         fabric: launched.

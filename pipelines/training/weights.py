@@ -1,4 +1,4 @@
-"""weights.safetensors of a run: the averaged weights, their step and a checksum."""
+"""weights.safetensors: the averaged weights of a run, their step and a checksum."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) ->
     """Copy tensors into a module that must have exactly these names and shapes.
 
     Raises:
-        CheckpointError: listing what is missing, what is unknown, and whose shape differs.
+        CheckpointError: names or shapes differ; the message lists them.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -38,7 +38,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) ->
         if names
     ]
     if faults:
-        raise CheckpointError(f"{source} is of another model ({'; '.join(faults)})")
+        raise CheckpointError(f"{source} belongs to another model ({'; '.join(faults)})")
     module.load_state_dict(dict(tensors))
 
 
@@ -51,7 +51,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_weights(run_dir: Path, module: nn.Module, *, step: int) -> Path:
-    """Write weights.safetensors: names and tensors, and the step and a checksum beside them."""
+    """Write weights.safetensors, with the step and a checksum in its metadata."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     metadata = {"step": str(step), "sha256": _digest(tensors)}
     path = run_dir / WEIGHTS
@@ -61,7 +61,7 @@ def save_weights(run_dir: Path, module: nn.Module, *, step: int) -> Path:
 
 
 def _in_order(data: bytes) -> bytes:
-    """The same safetensors with its metadata sorted: the library writes them in a random order."""
+    """Return the same safetensors with sorted metadata: the library writes it in random order."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -74,16 +74,16 @@ def load_weights(run_dir: Path, module: nn.Module) -> int:
     """Load weights.safetensors into a module built from the run's config.
 
     Returns:
-        The training step that they are of.
+        Their training step.
 
     Raises:
-        CheckpointError: there are none, they are damaged, or of another model.
+        CheckpointError: there are none, they are damaged, or they belong to another model.
     """
     path = run_dir / WEIGHTS
     if not path.is_file():
         raise CheckpointError(
             f"{run_dir} has no {WEIGHTS}: the run was stopped before its first checkpoint; "
-            "go on with it by --resume"
+            "resume it with --resume"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -91,15 +91,17 @@ def load_weights(run_dir: Path, module: nn.Module) -> int:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}); go on with the run by --resume"
+            f"{path} is damaged ({error}): resume the run with --resume"
         ) from error
     except (OSError, MemoryError, RuntimeError) as error:
-        raise CheckpointError(f"cannot read {path}, which may be sound: {error}") from error
+        raise CheckpointError(f"cannot read {path}, which may be undamaged: {error}") from error
     if "sha256" not in metadata or not metadata.get("step", "").isdecimal():
         raise CheckpointError(
-            f"{path} names no checksum and step: expected weights that a run of this toolkit saved"
+            f"{path} has no checksum and step: expected weights that a run of this toolkit saved"
         )
     if metadata["sha256"] != _digest(tensors):
-        raise CheckpointError(f"{path} is damaged: its checksum differs; go on with --resume")
+        raise CheckpointError(
+            f"{path} is damaged, since its checksum differs: resume the run with --resume"
+        )
     load_into(module, tensors, path)
     return int(metadata["step"])

@@ -290,7 +290,7 @@ def test_a_full_disk_ends_training_in_one_sentence(tmp_path, largest_file, refus
     with largest_file(20_000):
         error = refusal(lambda argv: train("pixelcnn", *argv), *flags)
     assert "checkpoints/step-000000003.pt: File too large; what was saved before" in error
-    assert error.endswith("then go on with --resume")
+    assert error.endswith("then resume with --resume")
     left = {path.name for path in out.rglob("*") if "tfevents" not in path.name}
     assert left == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
     train("pixelcnn", *flags, "--resume")

@@ -96,7 +96,7 @@ def of_another_version(path, monkeypatch):
     path.unlink()
     save(path.parents[1], 2)
     monkeypatch.undo()
-    return "format 1, got format 2: go on with the version of this toolkit that wrote it"
+    return "format 1, got format 2: resume with the version of this toolkit that wrote it"
 
 
 @pytest.mark.parametrize("fault", [unreadable, no_memory, of_another_version])

@@ -14,7 +14,7 @@ def test_config_comes_back(tmp_path):
 
 
 def test_a_missing_or_damaged_config_is_an_error(tmp_path):
-    with pytest.raises(CheckpointError, match="no run directory"):
+    with pytest.raises(CheckpointError, match="is not a run directory"):
         config_file.read_config(tmp_path)
     (tmp_path / "config.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="is not JSON"):

@@ -105,7 +105,7 @@ def test_two_processes_agree_save_and_resume_bit_for_bit(tmp_path):
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGTERM)
     said = finish(process, code=143)
-    assert said.count("and saved; go on with") == 1
+    assert said.count("and saved; resume with") == 1
     assert 0 < final(stopped)[0]["step"] < 12
     finish(launch(*TWO, *TRAINING, "--out", str(stopped), "--resume"))
     finish(launch(*TWO, *TRAINING, "--out", str(whole)))

@@ -22,7 +22,7 @@ def test_a_new_run_refuses_what_it_would_overwrite(tmp_path):
     with new_run(str(out), "") as run_dir:
         assert run_dir == out
         (out / "config.json").touch()
-    with pytest.raises(CheckpointError, match="is not empty; go on with that run by --resume"):
+    with pytest.raises(CheckpointError, match="is not empty: resume that run with --resume"):
         new_run(str(out), "").__enter__()
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file"):

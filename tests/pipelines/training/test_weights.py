@@ -59,7 +59,7 @@ def test_weights_that_nothing_vouches_for_are_refused(tmp_path):
     """A file without the checksum and step that a run writes is of another tool."""
     layer = nn.Linear(2, 3)
     save_file(layer.state_dict(), tmp_path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match="names no checksum"):
+    with pytest.raises(CheckpointError, match="has no checksum"):
         load_weights(tmp_path, layer)
 
 
