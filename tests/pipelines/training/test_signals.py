@@ -191,9 +191,9 @@ def test_a_signal_on_an_evaluation_s_step_loses_no_evaluation(tmp_path):
         return {"bits_per_dim": 1.0}
 
     with pytest.raises(SystemExit):
-        fit(make_fabric(config), Signalled(), toy.ToyImages(), config, tmp_path, evaluate=evaluate)
+        fit(make_fabric(CPU), Signalled(), toy.ToyImages(), config, tmp_path, evaluate=evaluate)
     again = replace(config, resume=True)
-    fit(make_fabric(again), toy.build(), toy.ToyImages(), again, tmp_path, evaluate=evaluate)
+    fit(make_fabric(CPU), toy.build(), toy.ToyImages(), again, tmp_path, evaluate=evaluate)
     assert len(calls) == 3
 
 
