@@ -1,17 +1,19 @@
 """Proves that what README.md and the other pages show is true.
 
-Python blocks run, all of a page in turn, in one namespace. Of the shell blocks, every command must
-belong to one of these, or the test fails:
+The Python blocks of a page run one after another in one namespace. A block that begins with
+`# name.py` is a module of that name, for the page's other blocks and commands. Every command of the
+shell blocks must be one of these, or the test fails:
 
-- *training* (`python -m pipelines.x …`, also by torchrun): its flags are parsed and its model is
-  built; on built-in data it also runs end to end, untrained and on eight images.
+- *training* (`python -m pipelines.x …`, also with torchrun, or `python -m name` for a module of the
+  page): its flags are parsed and its model is built. On built-in data it also runs end to end,
+  untrained and on eight images.
 - *tool* (evaluate, leaderboards, …): its flags are parsed. What it does is tested elsewhere.
   `pixel-decoders x …` is read as `python -m pipelines.x …`.
 - *install*: the extras that it names exist. That they install is what .ci/run shows.
 - *check* (pytest, .ci/run, pre-commit) and *example*: the file it names exists, and is run by CI.
 
-One quick command is also run as it stands, in a process of its own. The map of the tree names every
-file of the four packages.
+One quick command also runs unchanged, in a process of its own. The map of the tree names every file
+of the four packages.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import tyro
 
 from pipelines.__main__ import COMMANDS
 from pipelines.runs.networks import checked
-from pipelines.runs.pipeline import PIPELINES
+from pipelines.runs.pipeline import PIPELINES, Pipeline
 from pipelines.runs.record import ImageSpec
 
 ROOT = Path(__file__).parent.parent
@@ -46,10 +48,10 @@ PACKAGES = ("decoders", "encoders", "eval", "pipelines")
 BUILT_IN = ("digits", "shapes", "shapes_color")
 
 # Images, levels, classes of data sets that are not built in.
-GREY = ImageSpec((1, 28, 28), 256, "none", 10)
+GRAY = ImageSpec((1, 28, 28), 256, "none", 10)
 SPECS = {
-    "mnist": GREY,
-    "fashion_mnist": GREY,
+    "mnist": GRAY,
+    "fashion_mnist": GRAY,
     "binarized_mnist": ImageSpec((1, 28, 28), 2),
     "cifar10": ImageSpec((3, 32, 32), 256, "none", 10),
     "imagenet32": ImageSpec((3, 32, 32), 256),
@@ -75,8 +77,22 @@ def commands(page: Path) -> Iterator[str]:
                     yield " ".join(command.split())
 
 
+def write_modules(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Write the modules of a page to a folder, where imports find them; returns their names."""
+    names = set()
+    for source in blocks(page, "python"):
+        if found := NAMED.match(source):
+            (folder / f"{found[1]}.py").write_text(source, encoding="utf-8")
+            names.add(found[1])
+    monkeypatch.syspath_prepend(str(folder))
+    return names
+
+
 SHOWN = sorted({(page.name, command) for page in PAGES for command in commands(page)})
+PLACE = {page.name: page for page in PAGES}
 TRAINING = re.compile(r"(?:python|torchrun(?: --[\w-]+(?:[ =][\w.:-]+)?)*) -m pipelines\.(\w+)(.*)")
+NAMED = re.compile(r"# (\w+)\.py\n")
+OWN_TRAINING = re.compile(r"python -m (\w+) (.*)")
 PREFIXES = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 TOOL = re.compile(r"python -m ((?:pipelines|eval)\.\w+)(.*)")
 INSTALL = re.compile(r'pip install -e "?\.(?:\[([\w,]+)\])?"?')
@@ -98,10 +114,14 @@ def test_command_is_right(
     page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    own = write_modules(PLACE[page], tmp_path, monkeypatch)
     command = as_module(command)
     training = TRAINING.fullmatch(command)
     if training and training[1] in PIPELINES:
-        check_training(training[1], shlex.split(training[2]), tmp_path)
+        module = importlib.import_module(f"pipelines.{training[1]}")
+        check_training(module.PIPELINE, shlex.split(training[2]), tmp_path)
+    elif (training := OWN_TRAINING.fullmatch(command)) and training[1] in own:
+        check_training(own_pipeline(training[1]), shlex.split(training[2]), tmp_path)
     elif tool := TOOL.fullmatch(command):
         check_tool(tool[1], shlex.split(tool[2]))
     elif install := INSTALL.fullmatch(command):
@@ -123,11 +143,21 @@ def as_module(command: str) -> str:
     return f"python -m {COMMANDS[name].module} {words}".strip()
 
 
-def check_training(pipeline: str, args: list[str], folder: Path) -> None:
-    module = importlib.import_module(f"pipelines.{pipeline}")
+def own_pipeline(module: str) -> Pipeline[Any]:
+    """Return the one pipeline of a page's module."""
+    values = vars(importlib.import_module(module)).values()
+    (found,) = (value for value in values if isinstance(value, Pipeline))
+    return found
+
+
+def check_training(pipeline: Pipeline[Any], args: list[str], folder: Path) -> None:
+    if "--help" in args:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            pipeline.parse(args)
+        return
     if "--resume" in args:  # over the configuration of a run that is not here
         args = [word for word in args if word != "--resume"]
-    config = module.PIPELINE.parse(args)
+    config = pipeline.parse(args)
     data = config.data
     if data.data in BUILT_IN:
         small = config.but(
@@ -135,7 +165,7 @@ def check_training(pipeline: str, args: list[str], folder: Path) -> None:
             accelerator="cpu", devices="1", num_nodes=1, strategy="auto", compile=False,
             precision="32-true",
         )  # fmt: skip
-        module.PIPELINE.train(small)
+        pipeline.train(small)
         assert (folder / "run" / "result.json").is_file()
         return
     spec = SPECS[data.data]
@@ -147,7 +177,7 @@ def check_training(pipeline: str, args: list[str], folder: Path) -> None:
         num_levels=levels,
         condition=data.condition,
     )
-    assert checked(module.build, config, spec).kind
+    assert checked(pipeline.build, config, spec).kind
 
 
 def check_tool(module: str, args: list[str]) -> None:
@@ -198,10 +228,15 @@ def test_a_quick_command_runs_as_it_stands(tmp_path: Path) -> None:
 )
 def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    write_modules(page, tmp_path, monkeypatch)
     namespace: dict[str, Any] = {"__name__": page.stem}
     with torch.random.fork_rng():
         for number, source in enumerate(blocks(page, "python")):
-            exec(compile(source, f"{page.name}, Python block {number}", "exec"), namespace)
+            if found := NAMED.match(source):
+                importlib.import_module(found[1])
+            else:
+                name = f"{page.name}, Python block {number}"
+                exec(compile(source, name, "exec", dont_inherit=True), namespace)
 
 
 def test_the_two_commands_and_the_swap_are_shown() -> None:
