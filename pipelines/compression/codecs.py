@@ -42,7 +42,7 @@ ReadBatch = Callable[[int, int], tuple[Tensor, Tensor | None]]
 
 
 class Encoded(NamedTuple):
-    """The coded words, and the bits that the model assigns to all images together."""
+    """Coded words, and the bits that the model assigns to all images together."""
 
     words: np.ndarray
     model_bits: float

@@ -1,9 +1,9 @@
-"""The file that `pipelines.compress` writes: a header, checksums, and the coder's words.
+"""Compressed file of `pipelines.compress`: a header, checksums, and the coder's words.
 
     magic 4 │ version 1 │ method 1 │ precision 1 │ layout 1 │ levels 2 │ C, H, W 2+2+2 │
     images 8 │ batch 4 │ 32-bit words 8 │ initial words 4 │ weights 16 │ images' checksum 16 │
     written with 24 │ latent cells in a unit 4 │ architecture's bytes 2 │
-    checksum of all the rest 16 │ the architecture, compressed JSON │ the words
+    checksum of everything else 16 │ the architecture, compressed JSON │ the words
 
 All numbers are little-endian. Checksums are the first bytes of a SHA-256. Version 1 had no cells
 and no architecture; its `weights` are a checksum of the weights and the whole configuration.
@@ -31,8 +31,8 @@ DIGITS = 16  # bytes of a checksum
 _FIRST = f"<4s4B4HQIQI{DIGITS}s{DIGITS}s24s"
 _FIELDS = {1: struct.Struct(_FIRST), VERSION: struct.Struct(_FIRST + "IH")}
 
-# What an architecture usually says, which therefore takes hardly a byte. Part of the format: a
-# change needs another version.
+# Usual content of an architecture, which therefore takes hardly a byte. It is part of the format:
+# changing it needs another version.
 _USUAL = (
     b'{"code_dim":64,"code_dropout":0.0,"color_order":"auto","condition":"none","decoder":"gated",'
     b'"dropout":0.0,"embedding_dim":0,"encoder_blocks":1,"encoder_channels":32,'
@@ -46,7 +46,7 @@ _USUAL = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself."""
+    """Header of a compressed file."""
 
     method: str
     precision: str
@@ -66,7 +66,7 @@ class Header:
 
 
 def checksum(*parts: bytes) -> bytes:
-    """The first 16 bytes of a SHA-256."""
+    """Return the first 16 bytes of a SHA-256."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -74,7 +74,7 @@ def checksum(*parts: bytes) -> bytes:
 
 
 def to_bytes(header: Header, words: np.ndarray) -> bytes:
-    """The content of a file."""
+    """Return the content of a file."""
     architecture = _packed(header.architecture)
     head = _FIELDS[VERSION].pack(
         MAGIC,
@@ -110,10 +110,10 @@ def _unpacked(packed: bytes) -> dict[str, Any]:
 
 
 def from_file(file: Path) -> tuple[Header, np.ndarray]:
-    """The header and the words, uint32, of a file.
+    """Return the header of a file and its words, uint32.
 
     Raises:
-        DataError: it can't be read, is no such file, or not as it was written.
+        DataError: it can't be read, is not a compressed file, or has changed since it was written.
     """
     try:
         content = file.read_bytes()
@@ -142,12 +142,12 @@ def from_file(file: Path) -> tuple[Header, np.ndarray]:
     try:
         header, start = _parse(fields, rest)
         return header, np.frombuffer(rest[start:], dtype="<u4").astype(np.uint32)
-    except (IndexError, ValueError, zlib.error) as error:  # with a checksum that is right
+    except (IndexError, ValueError, zlib.error) as error:  # although its checksum is right
         raise DataError(f"{file} has a header that no version of this toolkit writes") from error
 
 
 def _parse(fields: tuple[Any, ...], rest: bytes) -> tuple[Header, int]:
-    """The header, and where after it the words begin."""
+    """Return the header, and the position of the words after it."""
     _, version, method, precision, layout, levels, channels, height, width, *more = fields
     count, batch, words, initial_words, model, images, written_with, *second = more
     grid, packed = second or (0, 0)

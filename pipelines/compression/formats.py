@@ -1,7 +1,7 @@
-"""What other lossless formats make of the same images: PNG, WebP and, where there is one, JPEG XL.
+"""Other lossless formats for the same images: PNG, WebP and, if it is installed, JPEG XL.
 
-Each is given the images one file each, and as one sheet, on which they lie side by side: small
-files are mostly header, and a sheet is what one would make of many small images.
+Each stores the images in one file per image, and as one sheet with all images side by side: small
+files are mostly header, so that many small images would be stored as a sheet.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ WEBP_SIDE = 16_383  # pixels that the format allows
 Measure = Callable[[np.ndarray], "int | None"]
 
 
-class Rival(NamedTuple):
-    """Bytes that a format takes; None where it can't be tried, with the reason as a note."""
+class Format(NamedTuple):
+    """Bytes that a format takes; None if it can't be tried, with the reason as a note."""
 
     name: str
     each: int | None
@@ -31,10 +31,10 @@ class Rival(NamedTuple):
     note: str = ""
 
 
-def sizes(x: np.ndarray, num_levels: int) -> list[Rival]:
-    """The sizes of images (N, C, H, W) of levels.
+def sizes(x: np.ndarray, num_levels: int) -> list[Format]:
+    """Return the sizes of images (N, C, H, W) in every format.
 
-    PNG may pack up to 2, 4 or 16 levels in 1, 2 or 4 bits; otherwise levels are bytes.
+    PNG packs up to 2, 4 or 16 levels in 1, 2 or 4 bits. Otherwise levels are bytes.
     """
     formats: list[tuple[str, Measure | None, str]] = [
         ("PNG", lambda image: _png(image, num_levels), ""),
@@ -46,22 +46,22 @@ def sizes(x: np.ndarray, num_levels: int) -> list[Rival]:
     if x.shape[1] not in (1, 3) or num_levels > 256:
         channels, levels = f"{x.shape[1]} channels", f"{num_levels:,} levels"
         reason = f"not for {levels if num_levels > 256 else channels}"
-        return [Rival(name, None, None, reason) for name, _, _ in formats]
+        return [Format(name, None, None, reason) for name, _, _ in formats]
     images = rearrange(x, "n c h w -> n h w c")
     whole = sheet(images)
     found = []
     for name, measure, note in formats:
         if measure is None:
-            found.append(Rival(name, None, None, note))
+            found.append(Format(name, None, None, note))
             continue
         alone = [measure(image) for image in _shown(images, name)]
         each = None if None in alone else sum(size for size in alone if size is not None)
-        found.append(Rival(name, each, measure(whole)))
+        found.append(Format(name, each, measure(whole)))
     return found
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images (N, H, W, C) row by row on one nearly square sheet, the rest of it zero.
+    """Return images (N, H, W, C) row by row on one nearly square sheet; the rest is zero.
 
     >>> sheet(np.zeros((5, 8, 8, 1), np.uint8)).shape
     (24, 16, 1)

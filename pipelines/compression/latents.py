@@ -7,7 +7,7 @@ an eighth of q's deviation, or 1/32 for p(z), and a Gaussian hardly changes with
 part costs less than 0.001 nats.
 
 Two parts rather than one for this: the coder gives every symbol a probability of at least 2**-24,
-so that of N symbols one in 2**24 / N is drawn as if all were alike. In the first version of the
+so that one of N symbols in 2**24 / N is drawn uniformly. In the first version of the
 format those were the 8,193 cells of the whole grid: one latent in 2,000 came from anywhere in ±16,
 and the image, coded by a senseless code, cost twice as much. The 145 steps about q's mean are drawn
 so once in 100,000 latents, and reach no further than some 12 deviations.
@@ -33,7 +33,7 @@ _uniform = coding.entropy_models.Uniform()
 
 
 class Cells(NamedTuple):
-    """A distribution of cells (n,), by which a stack pops and pushes them.
+    """Distribution of cells (n,), with which a stack pops and pushes them.
 
     Attributes:
         model: the coder's distribution of steps, counted from the anchors.
@@ -76,7 +76,7 @@ class Grid:
     """Cells of one size.
 
     Args:
-        points: how many make a unit.
+        points: number of cells in a unit.
     """
 
     _near = coding.entropy_models.QuantizedGaussian(-STEPS, STEPS)
@@ -87,18 +87,18 @@ class Grid:
 
     @classmethod
     def fit(cls, smallest_std: float) -> Grid:
-        """The coarsest grid on which the narrowest posterior still is a Gaussian.
+        """Return the coarsest grid on which the narrowest posterior is still a Gaussian.
 
-        A finer one only asks for more bits to begin with.
+        A finer one only needs more initial bits.
         """
         return cls(max(COARSEST, 2 ** math.ceil(math.log2(2 / max(smallest_std, 2 / FINEST)))))
 
     def bounded(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The posterior that is coded: within the grid, and no narrower than a cell."""
+        """Return the posterior that is coded: within the grid, and no narrower than a cell."""
         return mean.clip(-FARTHEST, FARTHEST), std.clip(1 / self.points, WIDEST)
 
     def posterior(self, mean: np.ndarray, std: np.ndarray) -> Cells:
-        """q(z|x), of mean and deviation (n,)."""
+        """Return q(z|x), given its mean and deviation (n,)."""
         mean, std = (part * self.points for part in self.bounded(mean, std))
         width = np.maximum(1, np.rint(std / 8)).astype(np.int32)
         mean = (mean - (width - 1) / 2) / width  # of a step's middle cell
@@ -106,7 +106,7 @@ class Grid:
         return Cells(self._near, mean - anchor, std / width, anchor, width)
 
     def prior(self, num: int) -> Cells:
-        """p(z) of `num` latents."""
+        """Return p(z) of `num` latents."""
         width = max(1, self.points // PRIOR_STEPS)
         return Cells(
             self._all,
@@ -118,7 +118,7 @@ class Grid:
 
 
 class FirstGrid(Grid):
-    """The grid of the format's first version: every cell a step, from -16 to 16."""
+    """Grid of the format's first version: every cell is a step, from -16 to 16."""
 
     _whole = coding.entropy_models.QuantizedGaussian(-16 * 256, 16 * 256)
 
@@ -126,16 +126,16 @@ class FirstGrid(Grid):
         super().__init__(256)
 
     def bounded(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The posterior that is coded."""
+        """Return the posterior that is coded."""
         return mean.clip(-16, 16), std.clip(1 / 256, 16)
 
     def posterior(self, mean: np.ndarray, std: np.ndarray) -> Cells:
-        """q(z|x), of mean and deviation (n,)."""
+        """Return q(z|x), given its mean and deviation (n,)."""
         mean, std = self.bounded(mean, std)
         return self._cells(mean * 256, std * 256)
 
     def prior(self, num: int) -> Cells:
-        """p(z) of `num` latents."""
+        """Return p(z) of `num` latents."""
         return self._cells(np.zeros(num), np.full(num, 256.0))
 
     def _cells(self, mean: np.ndarray, std: np.ndarray) -> Cells:

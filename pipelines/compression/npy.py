@@ -1,4 +1,4 @@
-"""Images and labels as .npy files: what `pipelines.compress` reads and writes."""
+"""Images and labels as .npy files, which `pipelines.compress` reads and writes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pipelines.runtime.errors import DataError
 
 
 def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[np.ndarray, str]:
-    """Images (N, C, H, W), memory-mapped, and the layout in which they lie in the file.
+    """Return images (N, C, H, W), memory-mapped, and their layout in the file.
 
     Raises:
-        DataError: it is no array of images that this run's model can code.
+        DataError: it is not an array of images that this run's model can code.
     """
     array = map_npy(file)
     carried = read_levels(file)
     if carried not in (None, levels):
         raise DataError(
             f"{file} carries images of {carried} levels, this run's model codes {levels}: export "
-            "them from this run, or quantise them as in training"
+            "them from this run, or quantize them as in training"
         )
     channels, height, width = shape
     wanted = f"(N, {channels}, {height}, {width})"
@@ -49,21 +49,21 @@ def read_images(file: Path, shape: tuple[int, int, int], levels: int) -> tuple[n
                 worst = int(np.argmax(wrong))
                 raise DataError(
                     f"{file}: image {start + worst} has level {found[worst]}, this run's model "
-                    f"codes levels 0..{levels - 1}: quantise the images as in training"
+                    f"codes levels 0..{levels - 1}: quantize the images as in training"
                 )
     return images, layout
 
 
 def dtype_of(levels: int) -> np.dtype:
-    """The type of images in files: bytes for up to 256 levels, else int64, as in `Images`."""
+    """Return the dtype of images in files: uint8 for up to 256 levels, else int64."""
     return np.dtype("|u1" if levels <= 256 else "<i8")
 
 
 def read_labels(file: Path, count: int, num_classes: int) -> np.ndarray:
-    """Labels (N,) int64 for `count` images.
+    """Return labels (N,) int64 for `count` images.
 
     Raises:
-        DataError: they are not so many integers in 0..num_classes-1.
+        DataError: they are not `count` integers in 0..num_classes-1.
     """
     labels = map_npy(file)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -74,7 +74,7 @@ def read_labels(file: Path, count: int, num_classes: int) -> np.ndarray:
     labels = labels.astype(np.int64)
     if labels.min() < 0 or labels.max() >= num_classes:
         raise DataError(
-            f"{file} has labels {labels.min()}..{labels.max()}, this run's model knows "
+            f"{file} has labels {labels.min()}..{labels.max()}, this run's model has "
             f"0..{num_classes - 1}"
         )
     return labels
@@ -87,7 +87,7 @@ def write_header(
     levels: int,
     layout: str = "NCHW",
 ) -> None:
-    """Begin an .npy file of `count` images of shape (C, H, W): their bytes and levels follow."""
+    """Write the header of an .npy file of `count` images of shape (C, H, W)."""
     channels, height, width = shape
     shapes = {
         "NCHW": (channels, height, width),
@@ -103,5 +103,5 @@ def write_header(
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
-    """Images (B, C, H, W) as they lie in a file of this layout."""
+    """Return images (B, C, H, W) in the layout of a file."""
     return np.ascontiguousarray(rearrange(x, "n c h w -> n h w c") if layout == "NHWC" else x)

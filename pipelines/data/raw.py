@@ -1,4 +1,4 @@
-"""Raw data that readers return, and their errors."""
+"""Raw data that readers return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses within one another, whose fields are one flat set of flags.
+"""Configurations: nested frozen dataclasses, whose fields are one flat set of flags.
 
 No two fields of a configuration share a name, wherever they are nested, so that files, presets and
 command lines name a field alone. Bounds are on the fields, as `Annotated[int, msgspec.Meta(ge=1)]`.
@@ -41,7 +41,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 
 
 class Bounded:
-    """A dataclass that checks the bounds of its fields when it is made.
+    """Base of dataclasses that check the bounds of their fields.
 
     >>> @dataclass(frozen=True)
     ... class Drawing(Bounded):
@@ -60,7 +60,7 @@ class Bounded:
 
 @dataclass(frozen=True)
 class DeviceConfig(Bounded):
-    """Where to compute."""
+    """Devices to compute on."""
 
     accelerator: Accelerator = "auto"
     """Kind of device."""

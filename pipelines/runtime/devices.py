@@ -1,4 +1,4 @@
-"""From flags to processes: the Fabric that every command runs in."""
+"""Fabric of a command, made from its flags, and what its processes do together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_fabric(config: DeviceConfig, precision: Precision = "32-true") -> Fabri
 
 
 def _leave_group() -> None:
-    """End gloo's threads before the interpreter does, which may abort a run that went well.
+    """End gloo's threads before the interpreter does, which might abort a finished run.
 
     Fabric does so for NCCL only.
     """
@@ -73,13 +73,13 @@ def _leave_group() -> None:
 
 def _shard(module: nn.Module, _: object) -> Any:
     """Lay a module's parameters out in pieces over all processes (FSDP2, in place)."""
-    from torch.distributed.fsdp import fully_shard  # absent where torch has no distributed package
+    from torch.distributed.fsdp import fully_shard  # missing if torch has no distributed package
 
     return fully_shard(module)
 
 
 def compiled(fabric: Fabric, module: M) -> M:
-    """Compile a module by torch.compile, or return it as it is where some process can't compile.
+    """Compile a module with torch.compile, or return it unchanged if some process can't compile.
 
     A machine without a C++ compiler, or with an unsuited one, is worth a warning, not a run.
     """
@@ -92,7 +92,7 @@ def _can_compile(fabric: Fabric) -> bool:
     failed: Any = fabric.all_reduce(torch.tensor(float(bool(reason))), reduce_op="sum")
     if failed and fabric.is_global_zero:
         reason = reason or "in another process"
-        warn(f"torch.compile does not work here, going on uncompiled and more slowly: {reason}")
+        warn(f"torch.compile does not work here, so this run is not compiled and slower: {reason}")
     return not failed
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class UserError(ValueError):
-    """A user can fix this: the message says what was expected, what came, and what to do.
+    """Error that a user can fix: the message says what was expected, what came, and what to do.
 
     A command prints the message on standard error and exits with code 2.
 
@@ -22,28 +22,28 @@ class UserError(ValueError):
 
 
 class RelayedError(UserError):
-    """The first process of a distributed run failed, and reports why: the others need not."""
+    """Error of the first process of a distributed run, which reports it: the others need not."""
 
 
 class CheckpointError(UserError):
-    """Something is wrong with a run directory. The message says what, and what to do."""
+    """Error in a run directory. The message says what is wrong, and what to do."""
 
     agreed = False
 
 
 class ConfigError(UserError):
-    """A field of a configuration has an impossible value, or does not exist."""
+    """Error in a configuration: a field has an impossible value, or does not exist."""
 
 
 class DataError(UserError):
-    """Data that cannot be used; the message names the file and the cure."""
+    """Error in the data. The message names the file and the cure."""
 
     agreed = False
 
 
 class WriteError(UserError):
-    """A file can't be written: a full disk, a read-only folder, a name that is taken."""
+    """Error in writing a file: a full disk, a read-only folder, a name that is taken."""
 
 
 class TakenError(WriteError):
-    """A new file's name is taken, perhaps since a moment ago by another process."""
+    """Name of a new file that is taken, perhaps by another process since the last check."""

@@ -1,9 +1,9 @@
-"""The one way to write a file: whole or not at all.
+"""Atomic writing: a file is complete, or it does not exist.
 
     .NAME.TOKEN.unfinished  ── write, flush, fsync ──>  rename  ──>  NAME, then fsync of the folder
 
 At every moment the name shows the old file or the new one. A file that replaces another keeps its
-mode bits; a symbolic link stays a link, and the file that it points to is replaced.
+mode bits. A symbolic link stays a link, and the file that it points to is replaced.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class _Watched(io.BufferedIOBase):
-    """A new file that remembers the first error of writing to it.
+    """New file that remembers the first error of writing to it.
 
     Libraries hide that error: `torch.save` turns it into a RuntimeError about its own archive.
     """
@@ -164,7 +164,7 @@ def _replaceable(path: Path) -> Path:
     """Return the file behind symbolic links; refuse what is not a regular file."""
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise WriteError(f"cannot write {path}: it is not a regular file; choose another name")
+        raise WriteError(f"cannot write {path}: it is not a regular file, so choose another name")
     return target
 
 

@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time writes a run, and any other is refused.
+"""Lock of a folder: one process at a time writes to a run, and any other is refused.
 
     .lock   {"host": …, "boot": …, "pid": …, "started": …, "since": …}, under the kernel's lock
 

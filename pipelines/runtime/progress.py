@@ -1,4 +1,4 @@
-"""One progress display for training, evaluation, packing and sampling.
+"""Progress display of training, evaluation, packing and sampling.
 
 On a terminal it is a tqdm bar. Elsewhere (a log file, a batch system, CI) it is one plain line
 every few seconds, so that logs stay short and still show the speed and the time left.
@@ -36,7 +36,7 @@ def clock(seconds: float) -> str:
 
 
 class _Kept:
-    """A terminal that may close at any time; text that it doesn't take is dropped."""
+    """Terminal that may close at any time; text that it doesn't take is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -56,7 +56,7 @@ class _Kept:
 
 
 class Progress:
-    """Counts from `initial` to `total`; use it as a context manager.
+    """Context manager that counts from `initial` to `total` and shows it.
 
     Args:
         total: number of units.

@@ -77,7 +77,7 @@ def test_without_a_compiler_a_run_goes_on_uncompiled(monkeypatch, capfd):
     assert compiled(fabric, module) is module
     assert compiled(fabric, module) is module
     assert capfd.readouterr().err == (
-        "WARNING: torch.compile does not work here, going on uncompiled and more slowly: "
+        "WARNING: torch.compile does not work here, so this run is not compiled and slower: "
         "No working C++ compiler found\n"
     )
 
@@ -95,6 +95,6 @@ def test_a_machine_without_a_compiler_trains_and_scores(tmp_path, compiler):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("going on uncompiled") == 1
+    assert done.stderr.count("so this run is not compiled") == 1
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run" / "result.json").is_file()
