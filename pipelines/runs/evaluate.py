@@ -72,7 +72,7 @@ def evaluate(
     )
     if not fabric.is_global_zero:
         return Findings("")
-    record = results.Record(
+    provenance = results.Provenance(
         pipeline=opened.pipeline,
         command=f"{opened.command} && {command()}",
         commit=at_commit,
@@ -83,7 +83,7 @@ def evaluate(
         seconds=time.monotonic() - began,
         baseline=scoring.independent_pixels(train, images),
     )
-    result = results.to_result(scored, opened.model, images, record)
+    result = results.to_result(scored, opened.model, images, provenance)
     result = _relabel(result, opened.model, condition)
     stem = f"result-{split}" if condition == "given" else f"result-{split}-{condition}"
     file = write_new(

@@ -211,5 +211,5 @@ def _write(
     canvas = traversal.grid(traversals, num_levels)
     pictures.save(canvas, png)
     with whole_file(gif) as stream:
-        pictures.save_gif(traversal.frames(traversals, num_levels), stream, colours=canvas)
+        pictures.save_gif(traversal.frames(traversals, num_levels), stream, palette_of=canvas)
     write_record(numbers, record)

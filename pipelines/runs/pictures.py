@@ -1,4 +1,4 @@
-"""Grids of images, and the pictures that a run leaves behind."""
+"""Grids of images, written as PNG or as an animation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from decoders.checks import sensitivity
-from pipelines.data.sets import Images, to_display
-from pipelines.model import Model
-from pipelines.runs.scoring import move, part
+from pipelines.data.sets import to_display
 from pipelines.runtime.files import whole_file
-from pipelines.runtime.progress import Progress, progress
+from pipelines.runtime.progress import Progress
 
 LONG_SIDE = 1200  # pixels that a grid is enlarged towards
 
 
 def grid(x: Tensor, num_levels: int, columns: int, *, gap: int = 2) -> Tensor:
-    """Images (N, C, H, W) of levels, row by row in one picture (3, height, width), uint8 0..255.
+    """Return one picture (3, height, width), uint8, of images (N, C, H, W) of levels, row by row.
 
     >>> grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 17, columns=2).shape
     torch.Size([3, 22, 22])
@@ -47,7 +44,7 @@ def in_color(x: Tensor) -> Tensor:
 
 
 def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
-    """A picture (3, height, width) of bytes, enlarged by a whole factor if it is small."""
+    """Return the image of a picture (3, height, width) of bytes, enlarged if it is small."""
     factor = max(1, long_side // max(canvas.shape[1:]))
     large = repeat(canvas, "c h w -> (h down) (w right) c", down=factor, right=factor)
     return Image.fromarray(large.contiguous().numpy())
@@ -64,15 +61,15 @@ def save(canvas: Tensor, file: Path, *, replace: bool = False) -> None:
 
 
 def save_gif(
-    canvases: Sequence[Tensor], stream: BinaryIO, *, colours: Tensor | None = None
+    canvases: Sequence[Tensor], stream: BinaryIO, *, palette_of: Tensor | None = None
 ) -> None:
-    """Write pictures (3, height, width) as an animation of some 4 seconds; the last one stays.
+    """Write pictures (3, height, width) as an animation of 4 seconds, then 2 for the last one.
 
-    All frames share the palette of the picture `colours` (by default the last one): palettes of
+    All frames share the palette of the picture `palette_of` (by default the last one): palettes of
     their own would flicker.
     """
     images = [to_image(canvas, LONG_SIDE // 2) for canvas in canvases]
-    palette = (images[-1] if colours is None else to_image(colours, 1)).quantize(256)
+    palette = (images[-1] if palette_of is None else to_image(palette_of, 1)).quantize(256)
     frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     step = max(20, 4000 // len(frames))
     durations = [step] * (len(frames) - 1) + [2000]
@@ -86,83 +83,15 @@ def save_gif(
     )
 
 
-def sample_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
-    """Samples, about `num`: of the prior, or given what the model is given.
-
-    Labels come in turn, one row each; other annotations, and codes, are those of test images drawn
-    from all, one row each, with that image in front.
-    """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    rows = max(1, round(num**0.5))
-    if not model.given:
-        drawn = model.sample(rows * rows, generator=generator, progress=show_rows(images))
-        return grid(drawn, images.num_levels, rows)
-    if model.num_classes:
-        columns = max(1, num // images.num_classes)
-        y = torch.arange(images.num_classes).repeat_interleave(columns).to(device)
-        drawn = model.sample(len(y), y, generator=generator, progress=show_rows(images))
-        return grid(drawn, images.num_levels, columns)
-    rows = min(rows, len(images))
-    x, y = images.batch(part(images, rows).repeat(rows))
-    drawn = model.reconstruct(
-        x.to(device), move(y, device), generator=generator, progress=show_rows(images)
-    ).cpu()
-    drawn[::rows] = x[::rows]
-    return grid(drawn, images.num_levels, rows)
-
-
-def reconstruction_grid(model: Model, images: Images, num: int, seed: int) -> Tensor:
-    """Test images, drawn from all, and below each row of ten draws from their codes."""
-    device = next(model.parameters()).device
-    num = min(num, len(images))
-    x, y = images.batch(part(images, num))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        drawn = model.reconstruct(
-            x.to(device), move(y, device), generator=generator, progress=show_rows(images)
-        )
-    columns = min(num, 10)
-    rows = num // columns * columns
-    pairs = [x[:rows], drawn.cpu()[:rows]]
-    lines = rearrange(pairs, "pair (row col) c h w -> (row pair col) c h w", col=columns)
-    return grid(lines, images.num_levels, columns)
-
-
 def shade_field(field: Tensor, row: int, col: int) -> Tensor:
-    """A field (H, W) from 0, black, to 1, white, and one pixel in red: (3, H, W) bytes."""
+    """Return a picture (3, H, W) of bytes of a field (H, W) in 0..1, with one pixel in red."""
     picture = (field * 255).round().to(torch.uint8).expand(3, *field.shape).clone()
     picture[:, row, col] = torch.tensor([255, 0, 0], dtype=torch.uint8)
     return picture
 
 
-def field_picture(model: Model, images: Images, num: int = 16) -> Tensor:
-    """What the middle pixel of test images depends on, as a picture (3, H, W) of bytes.
-
-    The brighter, the more; black not at all; the pixel itself is red. Square roots are drawn:
-    nearby pixels count for so much that nothing else would show.
-    """
-    device = next(model.parameters()).device
-    x, y = images.batch(part(images, num))
-    x, y = x.to(device), move(y, device)
-    h = None
-    if model.encoder is not None:
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)
-            h = model.encoder(x, y).h
-    field = sensitivity(model.decoder, x, h).cpu()
-    _, height, width = images.image_shape
-    return shade_field((field / field.max().clamp(min=1e-30)).sqrt(), height // 2, width // 2)
-
-
-def show_rows(images: Images, label: str = "sample") -> Any:
-    """Progress over the rows of images being drawn."""
-    return lambda rows: progress(rows, images.image_shape[1], label, unit="row")
-
-
 def count_rows(bar: Progress) -> Any:
-    """Rows being drawn, counted on a progress display that goes on over several batches."""
+    """Return a counter of drawn rows, on a progress display that spans several batches."""
 
     def wrap(rows: Iterable[int]) -> Iterator[int]:
         for row in rows:

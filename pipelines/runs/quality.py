@@ -20,6 +20,7 @@ from pipelines.runs.classifier import Classifier, FeatureNetwork
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import Run, load_splits, open_run
+from pipelines.runs.report_pictures import sample_grid
 from pipelines.runs.scoring import move
 from pipelines.runs.user_network import load as load_network
 from pipelines.runtime.config import Accelerator, DeviceConfig
@@ -81,12 +82,12 @@ def judge_samples(
             for name, split in (("train", splits.train), ("test", splits.test))
         },
         **compare(network, drawn, splits, num, score_batch),
-        "neighbours": copies(near, splits, num),
+        "neighbors": copies(near, splits, num),
     }
-    canvases = {"neighbours": neighbor_grid(drawn, near, splits.train)}
+    canvases = {"neighbors": neighbor_grid(drawn, near, splits.train)}
     if opened.model.num_classes:
         count = 10 * opened.spec.num_classes
-        canvases["classes"] = pictures.sample_grid(opened.model, splits.test, count, seed)
+        canvases["classes"] = sample_grid(opened.model, splits.test, count, seed)
     return Findings(table(record), _write(run_dir, canvases, record))
 
 
@@ -246,7 +247,7 @@ def _write(run_dir: Path, canvases: dict[str, Tensor], record: dict[str, Any]) -
 
 def table(record: dict[str, Any]) -> str:
     """Return the text that a command prints of a record."""
-    frechet, near, source = record["frechet"], record["neighbours"], record["features"]
+    frechet, near, source = record["frechet"], record["neighbors"], record["features"]
     accuracy = f" ({source['accuracy']:.1%} right on test images)" if "accuracy" in source else ""
     lines = [
         f"{record['num']:,} samples, given {record['given']}",

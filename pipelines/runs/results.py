@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from decoders.checks import pixel_embedding
 from eval import Estimate, Evaluation, Result, Score, Terms, bits_per_dim
 from eval.result_files import scores_beside, to_bytes
 from pipelines.data.image_set import ImageSet
 from pipelines.data.sets import Images, to_display
 from pipelines.model import Model
-from pipelines.runs import pictures, scoring, tensorboard, traversal
+from pipelines.runs import scoring, tensorboard
 from pipelines.runs.latent_codes import Study
 from pipelines.runtime import provenance
 from pipelines.runtime.files import whole_file
@@ -37,7 +36,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Record:
+class Provenance:
     """What a result says besides its scores: where it comes from.
 
     Attributes:
@@ -120,7 +119,7 @@ def describe_validation(images: Images) -> str:
 
 
 def to_result(
-    scored: Scored, model: Model, images: Images, record: Record, study: Study | None = None
+    scored: Scored, model: Model, images: Images, origin: Provenance, study: Study | None = None
 ) -> Result:
     """Return the content of a result file, which checks itself for contradictions."""
     evaluation, estimates = scored
@@ -129,8 +128,8 @@ def to_result(
         Estimate(k=k, nats=found.mean, stderr=found.stderr) for k, found in estimates.items()
     )
     return Result(
-        pipeline=record.pipeline,
-        name=record.config["name"] or describe(model),
+        pipeline=origin.pipeline,
+        name=origin.config["name"] or describe(model),
         kind=model.kind,
         value=evaluation.nll.mean,
         stderr=evaluation.nll.stderr,
@@ -139,7 +138,7 @@ def to_result(
         rates=evaluation.rates if latents else (),
         estimate=points[-1] if points else None,
         estimates=points,
-        baseline=record.baseline,
+        baseline=origin.baseline,
         data=images.name,
         variant=images.variant,
         split=images.split,
@@ -151,19 +150,19 @@ def to_result(
         binarize=images.binarize,
         condition=images.condition,
         parameters=sum(p.numel() for p in model.parameters()),
-        steps=record.steps,
-        train_seconds=record.train_seconds,
-        seconds=record.seconds,
-        precision=record.config["precision"],
-        seed=record.config["seed"],
-        command=record.command,
-        commit=record.commit,
+        steps=origin.steps,
+        train_seconds=origin.train_seconds,
+        seconds=origin.seconds,
+        precision=origin.config["precision"],
+        seed=origin.config["seed"],
+        command=origin.command,
+        commit=origin.commit,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        versions=provenance.versions(record.device),
-        config=record.config,
+        versions=provenance.versions(origin.device),
+        config=origin.config,
         latents=None if study is None else study.latents,
         probes=() if study is None else study.probes,
-        extra={"validation": record.validation},
+        extra={"validation": origin.validation},
     )
 
 
@@ -192,23 +191,6 @@ def write(file: Path, result: Result, scored: Scored, *, replace: bool = False) 
         if replace:
             Path(os.path.realpath(scores)).unlink(missing_ok=True)
         # the innermost comes first: the result takes its name, then its scores theirs
-
-
-def draw(run_dir: Path, model: Model, images: Images, num: int, seed: int) -> list[Path]:
-    """Write the pictures that the model can give: samples, reconstructions and others."""
-    files = {"samples.png": pictures.sample_grid(model, images, num, seed)}
-    if model.encodes_images:
-        files["reconstructions.png"] = pictures.reconstruction_grid(model, images, 20, seed)
-    if model.encoder is not None and len(images) > 1:
-        ends = traversal.image_ends(images, min(6, len(images) // 2))
-        walks = traversal.between_images(model, images, ends, 9, seed=seed)
-        files["interpolation.png"] = traversal.grid(walks, images.num_levels)
-    if model.decoder.autoregressive and pixel_embedding(model.decoder):
-        files["receptive_field.png"] = pictures.field_picture(model, images)
-    for name, canvas in files.items():
-        pictures.save(canvas, run_dir / name, replace=True)
-    tensorboard.add_pictures(run_dir, {Path(name).stem: canvas for name, canvas in files.items()})
-    return [run_dir / name for name in files]
 
 
 def keep(run_dir: Path, result: Result, images: Images) -> None:

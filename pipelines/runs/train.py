@@ -15,7 +15,7 @@ from eval import Result
 from pipelines.data.config import DataConfig
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
-from pipelines.runs import latent_codes, results, scoring
+from pipelines.runs import latent_codes, report_pictures, results, scoring
 from pipelines.runs.config import MAY_DIFFER, RunConfig
 from pipelines.runs.networks import checked
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
@@ -145,7 +145,7 @@ def _report(
     """Write the result and the pictures, and print the table."""
     config, splits, trained = job.config, job.splits, fitted.model
     assert isinstance(trained, Model)
-    provenance = results.Record(
+    provenance = results.Provenance(
         pipeline=record.pipeline,
         command=record.command,
         commit=record.commit,
@@ -163,7 +163,7 @@ def _report(
     result = results.to_result(scored, trained, splits.test, provenance, study)
     results.write(run_dir / "result.json", result, scored, replace=True)
     if pictures := config.report.num_samples:
-        results.draw(run_dir, trained, splits.test, pictures, config.training.seed)
+        report_pictures.draw(run_dir, trained, splits.test, pictures, config.training.seed)
     results.keep(run_dir, result, splits.test)
     lines = [results.table(result, run_dir)]
     if study is not None:

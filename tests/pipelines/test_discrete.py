@@ -15,7 +15,7 @@ from pipelines import pixelcnn
 from pipelines.compression.codecs import method_of
 from pipelines.data.sets import DataConfig, load
 from pipelines.model import Model
-from pipelines.runs import latent_codes, pictures, scoring, traversal
+from pipelines.runs import latent_codes, report_pictures, scoring, traversal
 from pipelines.runs.networks import make_decoder
 from pipelines.runs.record import ImageSpec
 from pipelines.runtime.errors import UserError
@@ -127,7 +127,7 @@ def test_bits_back_coding_is_refused_in_one_sentence(model):
 
 def test_reconstructions_and_codes(model):
     images = load(DataConfig(limit=20)).test
-    assert pictures.reconstruction_grid(model, images, 4, 0).shape[0] == 3
+    assert report_pictures.reconstruction_grid(model, images, 4, 0).shape[0] == 3
     codes = latent_codes.encode(model, images, scoring.part(images, 7), batch_size=3)
     assert [(mean.shape, std) for mean, std in codes.levels] == [((7, 3, 4, 4), None)]
     assert codes.part(2).levels[0][1] is None

@@ -105,13 +105,13 @@ def test_command_trains_its_classifier_once(copy_run, capsys, monkeypatch):
     assert written == {
         f"quality{n}{end}"
         for n in ("", "-2")
-        for end in ("-neighbours.png", "-classes.png", ".json")
+        for end in ("-neighbors.png", "-classes.png", ".json")
     }
     first, second = (json.loads((run_dir / f"quality{n}.json").read_text()) for n in ("", "-2"))
     assert first["features"] == second["features"]
     assert first["given"] == "the test images' label"
     assert first["label_agreement"] * 20 == pytest.approx(round(first["label_agreement"] * 20))
-    assert first["neighbours"]["samples"]["images"] == 20
+    assert first["neighbors"]["samples"]["images"] == 20
 
 
 @pytest.mark.parametrize("pipeline", ["pixelcnn", "pixelvae", "autoencoder"])

@@ -73,7 +73,7 @@ def test_entropy_counts_distinct_pictures():
     assert len(np.unique(np.packbits(many, axis=1), axis=0)) == distinct
 
 
-def test_noise_is_uniform_and_independent_of_its_neighbours():
+def test_noise_is_uniform_and_independent_of_its_neighbors():
     draws = noise.uniform((3,), np.arange(100_000))
     assert draws.min() >= 0
     assert draws.max() < 1
