@@ -1,6 +1,6 @@
 """Every command under one name: `pixel-decoders COMMAND ...` or `python -m pipelines COMMAND ...`.
 
-This module needs no torch, so that the list of commands and a typo are answered at once.
+This module does not import torch, so that the list of commands and a typo are answered at once.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def find(name: str) -> Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Run the command that the first word names; returns its exit code."""
+    """Run the command that the first word names, and return its exit code."""
     name, *words = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     with exit_codes():
         if name in ("--help", "-h"):

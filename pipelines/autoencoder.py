@@ -1,7 +1,7 @@
 """Train an autoencoder: a convolutional encoder gives a code, and the decoder is a PixelCNN.
 
-What is reported is log p(x | h(x)), "given code": the code itself is free, so this is no likelihood
-of x, and is never ranked beside one.
+The score is log p(x | h(x)), "given code". The code itself costs nothing, so the score is not a
+likelihood of x, and is never ranked with one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class EncoderConfig(Bounded):
     """The convolutional encoder."""
 
     code_dim: Positive = 10
-    """Numbers in the code h."""
+    """Dimensions of the code h."""
     encoder_channels: Positive = 32
     """Features of the encoder at full size, doubled with each halving, up to four times."""
 

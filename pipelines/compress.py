@@ -3,10 +3,10 @@
 `RUN encode IMAGES.npy FILE` writes a file, `RUN decode FILE IMAGES.npy` reads it, and
 `RUN export IMAGES.npy` writes the run's test images, to try it on.
 
-IMAGES.npy holds levels (N, C, H, W). A file can be read only with the very architecture and weights
-that wrote it, wherever the run is by then. In float64 it can nearly always be read with another
-number of threads or on another machine. In float32, about twice as fast, it needs the same kernels
-as those that wrote it. A checksum tells whether the images are those that were encoded.
+IMAGES.npy holds levels (N, C, H, W). A file can be decoded only with the architecture and weights
+that encoded it; the run itself may have moved. In float64, another number of threads or another
+machine can nearly always decode it. float32 is about twice as fast, but decoding needs the same
+kernels as encoding. A checksum tells whether the decoded images are those that were encoded.
 
 Examples:
   pixel-decoders compress runs/first export images.npy
@@ -36,7 +36,7 @@ LabelFile = Annotated[Path | None, hint("LABELS.npy", "none")]
 
 @dataclass(frozen=True)
 class Encode(Bounded):
-    """Images to a file; prints the sizes of the file and of other formats."""
+    """Encode images, and print the sizes of the file and of other formats."""
 
     images: ArrayFile
     """Levels (N, C, H, W), uint8, or int64 for more than 256; (N, H, W) or (N, H, W, C) where that
@@ -44,39 +44,39 @@ class Encode(Bounded):
     file: CompressedFile
     """File to write."""
     labels: LabelFile = None
-    """Labels (N,), for a model that is given labels. They are stored, and counted."""
+    """Labels (N,), for a model that is given labels. They are stored and counted in the size."""
     bits_back: bool = False
     """Code a model with latent variables by bits-back coding."""
     score_batch: Positive = 64
-    """Images coded side by side. For bits-back coding, fewer waste fewer initial bits."""
+    """Images coded at once. In bits-back coding, fewer images need fewer initial bits."""
     precision: Literal["float64", "float32"] = "float64"
-    """Arithmetic of the network: float32 is faster, and more tied to this machine."""
+    """Precision of the network: float32 is faster, but harder to decode on another machine."""
     compare: bool = True
     """Show the sizes of PNG, WebP and JPEG XL."""
 
 
 @dataclass(frozen=True)
 class Decode(Bounded):
-    """A file back to its images."""
+    """Decode a file to its images."""
 
     file: CompressedFile
     """File that encode wrote."""
     images: ArrayFile
-    """File to write, in the layout that was encoded; it carries the number of levels."""
+    """File to write, in the layout that was encoded, with the number of levels."""
     labels: LabelFile = None
     """File for the labels."""
 
 
 @dataclass(frozen=True)
 class Export(Bounded):
-    """The run's test images as a file to encode."""
+    """Write the run's test images as a file to encode."""
 
     images: ArrayFile
-    """File to write; it carries the number of levels."""
+    """File to write, with the number of levels."""
     labels: LabelFile = None
     """File for the labels."""
     num: Count = 0
-    """Number of images, the first of the test set (0: all)."""
+    """Write the first N images of the test set (0: all)."""
     data_dir: DataFolder = ""
     """Folder of the run's data set."""
 
@@ -91,8 +91,8 @@ class Config(RunFlags):
         | Annotated[Export, tyro.conf.subcommand("export")]
     )
     trust: Trust = ()
-    """Module of your own that the run's decoder, pipeline or data need, to be imported. Without
-    it, reading a run runs no code but the toolkit's. Can be given several times."""
+    """Module of your own to import for the run's decoder, pipeline or data. Without it, only the
+    toolkit's own code runs. Can be given several times."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -25,12 +25,12 @@ from pipelines.runtime.output import refuse_existing
 
 @dataclass(frozen=True)
 class DeviceFlags(BatchFlags):
-    """The images' place, the devices and their load."""
+    """Data folder, devices and batch size."""
 
     devices: str = "auto"
     """Number of devices, a list such as 0,2, or auto."""
     compile: bool = False
-    """Compile the decoder for the estimate with torch.compile: worth it if that takes minutes."""
+    """Use torch.compile for the estimate. It pays off if the estimate takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,16 @@ class Config(RunFlags):
     split: Literal["train", "valid", "test"] = "test"
     """Images to score."""
     limit: Count = 0
-    """Score N images, drawn from all: every class keeps its share (0: as in the run)."""
+    """Score a stratified sample of N images (0: as in the run)."""
     importance_samples: Annotated[int | None, Meta(ge=0), hint("K", "100 for a bound")] = None
     """K of the importance-weighted estimate next to a bound (0: no estimate)."""
     condition: Literal["given", "shuffled", "dropped"] = "given"
     """Annotation that the model is given: each image's own, another image's, or none (for models
-    trained with --code-dropout). The differences are the information that the model uses."""
+    trained with --code-dropout). The differences show how much of it the model uses."""
     out: Annotated[Path | None, hint("FILE.json", "result-<split>.json in the run directory")] = (
         None
     )
-    """Result file to write. The default name says the condition too, and has a number if it is
-    taken."""
+    """Result file to write. The default name also has the condition, and a number if taken."""
     where: DeviceFlags = field(default_factory=DeviceFlags)
 
 

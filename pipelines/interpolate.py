@@ -1,7 +1,7 @@
 """Draw interpolations between the codes of test images, or between labels.
 
-New files in the run directory, or next to --out, get a picture with one interpolation in each row,
-an animation, and a JSON file that tells how smoothly the pictures change.
+Writes a picture with one interpolation in each row, an animation, and a JSON file with measures of
+smoothness, as new files in the run directory or next to --out.
 
 Examples:
   pixel-decoders interpolate runs/first --pairs 8 --steps 9
@@ -29,24 +29,24 @@ class Config(RunFlags):
     """Flags of `pixel-decoders interpolate`."""
 
     pairs: Annotated[int | None, Meta(ge=1), hint("N", "8")] = None
-    """Number of interpolations. Test images at their ends are drawn from all."""
+    """Number of interpolations. The test images at their ends are drawn from all."""
     steps: Annotated[int, Meta(ge=2)] = 9
     """Pictures of each interpolation, both ends included."""
     between: Literal["images", "labels"] = "images"
     """Ends of the interpolations: test images or labels."""
     ends: Annotated[tuple[int, ...], hint("A B ...", "drawn")] = ()
-    """Numbers of the images (or labels) at the ends, two for each interpolation, in place of
+    """Indices of the images (or labels) at the ends, two for each interpolation, in place of
     --pairs."""
     method: Literal["auto", "slerp", "lerp"] = "auto"
-    """Along an arc (slerp) or a straight line (lerp); auto is an arc between latents, else a
-    line."""
+    """Path between two codes: an arc (slerp) or a straight line (lerp). auto is an arc between
+    latents, else a line."""
     out: NewPicture = None
     """Picture to write, with the other files next to it."""
     noise: Literal["common", "independent"] = "common"
-    """Random numbers of the pixels: the same at every step of an interpolation, or others."""
+    """Random numbers of the pixels: the same at every step of an interpolation, or new."""
     level: Literal["all", "top", "bottom"] = "all"
-    """Level of two levels of latents that moves: both; the top, with the noise of the bottom fixed;
-    or the bottom, between two draws given the top of the first image."""
+    """Level that changes, if there are two levels of latents: all; the top, with the noise of the
+    bottom fixed; or the bottom, between two draws given the top latents of the first image."""
     seed: Count = 0
     """Random seed of all noise."""
     where: WhereFlags = field(default_factory=WhereFlags)

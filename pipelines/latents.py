@@ -1,8 +1,8 @@
-"""Measure what the codes of a run carry, and whether its decoder reads them.
+"""Measure the information in a run's codes, and whether its decoder uses them.
 
-Rate per level and dimension, active units, mutual information, what an image's own code is worth to
-it over another's, and whether simple classifiers find the label in the code. All of it is added to
-the run's result.json. TensorBoard's projector gets the codes, and pictures show them in the plane.
+Adds to the run's result.json: the rate per level and dimension, active units, mutual information,
+the gain of an image's own code over another's, and the accuracy of simple classifiers that find the
+label in the code. Also shows the codes in TensorBoard's projector and as pictures of the plane.
 
 Examples:
   pixel-decoders latents runs/first
@@ -31,13 +31,13 @@ class Config(RunFlags):
     RENAMED: ClassVar[Mapping[str, str]] = {**RunFlags.RENAMED, "--num": "--limit"}
 
     limit: Count = 0
-    """Measure the codes of N test images, drawn from all (0: all)."""
+    """Measure the codes of a stratified sample of N test images (0: all)."""
     fit: Annotated[int | None, Meta(ge=0), hint("N", "5000 if there are labels")] = None
-    """Fit the probes to the codes of N training images, drawn from all (0: no probes)."""
+    """Fit the probes to the codes of a stratified sample of N training images (0: no probes)."""
     points: Count = 2000
     """Show the codes of N of the test images in pictures (0: no pictures)."""
     tsne: bool = True
-    """Draw a t-SNE next to the PCA."""
+    """Draw a t-SNE as well as the PCA."""
     seed: Count = 0
     """Random seed of the t-SNE."""
     where: BatchFlags = field(default_factory=BatchFlags)

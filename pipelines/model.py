@@ -1,4 +1,4 @@
-"""Model: a decoder and, optionally, the encoder that makes its conditioning."""
+"""The model of every run: a decoder and, optionally, the encoder of its conditioning."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Model(Pretrained):
                   │                                    ├── Terms(distortion, rate)
                   h ── decoder.log_prob(x, h) ── nats ─┘
 
-    A decoder alone is an unconditional PixelCNN; with a `LabelEmbedding` a class-conditional one;
-    with a `ConvEncoder` a PixelCNN autoencoder; with a `GaussianEncoder` a PixelVAE.
+    A decoder alone is an unconditional PixelCNN. With a `LabelEmbedding` it is class-conditional,
+    with a `ConvEncoder` a PixelCNN autoencoder, and with a `GaussianEncoder` a PixelVAE.
 
     Args:
         decoder: p(x | h).
-        encoder: makes h; its `code_shape` must be the decoder's `cond_shape`.
+        encoder: makes h. Its `code_shape` must be the decoder's `cond_shape`.
         code_dropout: the probability, in training, that an image's h is replaced by zeros, so that
             the model also learns p(x) (see `dropped`). Not for latents, whose rate it would hide.
 
@@ -89,7 +89,7 @@ class Model(Pretrained):
 
     @property
     def given(self) -> str:
-        """Name of what h is made of at no cost, such as "label"; "" with latents or without h."""
+        """Name of what h is made of at no cost, such as "label". "" with latents or without h."""
         return "" if self.encoder is None else self.encoder.given
 
     @property
@@ -120,7 +120,7 @@ class Model(Pretrained):
 
     @property
     def num_classes(self) -> int:
-        """Number of labels that h can be made of; 0 if it isn't made of a label alone."""
+        """Number of labels that h can be made of, or 0 if it isn't made of a label alone."""
         return 0 if self.encoder is None else self.encoder.num_classes
 
     @property

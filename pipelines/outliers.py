@@ -1,8 +1,9 @@
 """Score any images under a run's model, and compare them with its test set.
 
-Images may be a picture, a folder of pictures, an .npy or .npz of levels, or a data set by its name.
-The model sees them as it saw its own: with as many levels, binarized in the same way. New files in
-the run directory get a histogram, the comparison, and the score of every image as a table (CSV).
+Images may be a picture, a folder of pictures, an .npy or .npz file of levels, or a data set's name.
+They are prepared like the run's own: with the same number of levels, and binarized in the same way.
+Writes a histogram, the comparison, and the score of every image as a table (CSV), as new files in
+the run directory.
 
 Images that differ from the training set need not cost more bits: see E. Nalisnick et al., "Do deep
 generative models know what they don't know?", 2018, https://arxiv.org/abs/1810.09136.
@@ -34,18 +35,18 @@ class Config(RunFlags):
     RENAMED: ClassVar[Mapping[str, str]] = {**RunFlags.RENAMED, "--num": "--limit"}
 
     images: Annotated[str, tyro.conf.arg(metavar="PICTURE|FOLDER|FILE.npy|FILE.npz|DATA")]
-    """Images to score: a picture, a folder of pictures, an array of levels (of an .npz its test,
-    its valid, or its only images), or the name of a data set (its test split)."""
+    """Images to score: a picture, a folder of pictures, an array of levels (in an .npz file `test`,
+    `valid` or the only array of images), or the name of a data set (its test split)."""
     images_dir: Annotated[str, hint("DIR", "the run's")] = ""
     """Folder of that data set."""
     limit: Count = 1000
-    """Score N images of each, drawn from all: every class or folder keeps its share (0: all)."""
+    """Score N images and N test images, stratified by class or folder (0: all)."""
     resize: bool = False
     """Crop and resize image files to the run's size."""
     background: Annotated[str, hint("COLOR", "the run's")] = ""
-    """Color under their transparent pixels: white, black or r,g,b."""
+    """Background color of transparent pixels: white, black or r,g,b."""
     native_levels: Count = 0
-    """Number of levels of an array (0: as many as it carries, else as many as the run's images)."""
+    """Number of levels of an array (0: the number in the file, else that of the run's images)."""
     where: BatchFlags = field(default_factory=BatchFlags)
 
     def __post_init__(self) -> None:

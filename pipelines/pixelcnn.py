@@ -1,4 +1,4 @@
-"""Train a PixelCNN: unconditional, or given what each image comes with (--condition label).
+"""Train a PixelCNN: unconditional, or given an annotation of each image (--condition label).
 
 The result is exact: the negative log-likelihood of every test image, in nats and bits/dim.
 """
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConditionConfig(Bounded):
-    """The encoder of what --condition names."""
+    """The encoder of the annotations that --condition names."""
 
     code_dim: Positive = 64
-    """Features of the code that --condition makes of each annotation."""
+    """Features of the code of an annotation (--condition)."""
     code_dropout: Fraction = 0.0
-    """Probability of training an image without its annotation, so that the model can also do
-    without."""
+    """Probability of training an image without its annotation, to learn p(x) as well."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Config(RunConfig):
     encoder: ConditionConfig = field(default_factory=ConditionConfig)
 
     def unused(self) -> dict[str, str]:
-        """Return the flags that nothing has a use for in this configuration, and why."""
+        """Return the flags without an effect in this configuration, and why."""
         names = ("code_dim", "code_dropout") if self.data.condition == "none" else ()
         return {**super().unused(), **dict.fromkeys(names, "without --condition")}
 

@@ -1,8 +1,8 @@
 """Train a PixelVAE: a variational autoencoder whose decoder is a PixelCNN.
 
-The result is a bound on the negative log-likelihood of every test image, the ELBO at full weight
-whatever was minimised in training, split into rate and distortion, and beside it the tighter
-importance-weighted estimate.
+The result is a bound on the negative log-likelihood of every test image: the negative ELBO with the
+full KL term, whatever training minimized, split into rate and distortion. The importance-weighted
+estimate is tighter, and is given as well.
 
 Source: Gulrajani et al.: PixelVAE: A Latent Variable Model for Natural Images (2016),
 https://arxiv.org/abs/1611.05013
@@ -31,24 +31,24 @@ class LatentConfig(Bounded):
     latent_dim: Positive = 16
     """Dimensions of the (top) latent vector."""
     latent_to: Literal["layers", "map"] = "layers"
-    """How a single latent reaches the decoder: as a bias in each layer, or upsampled to a map
-    (deconvolutions upsample by themselves, and take it as it is)."""
+    """Conditioning on a single latent vector: a bias in each layer, or an upsampled map (the deconv
+    decoder upsamples the vector itself)."""
     map_channels: Positive = 16
-    """Channels of that map, or of the one that the lower of two levels is upsampled to."""
+    """Channels of the upsampled map."""
     levels_of_latents: Literal[1, 2] = 1
-    """One latent vector; or two levels, a vector above a map that has a PixelCNN prior."""
+    """1: a latent vector. 2: a vector, and below it a map with a PixelCNN prior."""
     latent_map: tuple[int, int, int] = (16, 8, 8)
     """Channels, height and width of the lower of two levels."""
     prior_channels: Positive = 32
     """Features of the PixelCNN prior over the lower level."""
     prior_layers: Count = 3
-    """Layers of that prior."""
+    """Layers of the PixelCNN prior."""
     encoder_channels: Positive = 32
     """Features of the encoder at full size, doubled with each halving, up to four times."""
     encoder_blocks: Count = 1
     """Residual blocks of the encoder at each size."""
     encoder_embedding_dim: Count = 0
-    """Learned input vector of the encoder for each level (0: the scaled level)."""
+    """Size of the encoder's learned embedding of each level (0: the scaled level, no embedding)."""
     posterior_scale: Literal["exp", "softsign"] = "exp"
     """The posterior's standard deviation: exp(s), or (softsign(s) + 1) / 2, which stays below 1."""
 
@@ -60,7 +60,7 @@ class Config(RunConfig):
     latents: LatentConfig = field(default_factory=LatentConfig)
 
     def unused(self) -> dict[str, str]:
-        """Return the flags that nothing has a use for in this configuration, and why."""
+        """Return the flags without an effect in this configuration, and why."""
         two = self.latents.levels_of_latents == 2
         of_two = ("latent_map", "prior_channels", "prior_layers", "kl_warmup_top")
         unused = {} if two else {name: "without --levels-of-latents 2" for name in of_two}
@@ -196,7 +196,8 @@ def _two_levels(config: Config, spec: ImageSpec) -> Encoder:
 def _upsample(config: Config, spec: ImageSpec, latent: tuple[int, ...]) -> Upsample | None:
     """Return a network from a latent to a map of the image's size.
 
-    None for decoders that draw all pixels at once, such as deconvolutions, which upsample it.
+    None for decoders that draw all pixels at once, such as deconvolutions, which upsample by
+    themselves.
     """
     from encoders import Upsample
     from pipelines.runs.networks import decoder_class

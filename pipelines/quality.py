@@ -1,12 +1,11 @@
-"""Judge the samples of a run: how close to real images they are, and how close to copies.
+"""Judge the samples of a run: their distance from real images, and whether they are copies.
 
-The Fréchet distance between samples and test images is taken in the features of a network: one that
-you name, or a small classifier that is trained here, once, on the labels of the training images. It
-is not an FID, and compares only with distances in the same features over as many images; that of
-training images is next to it.
-A model that is given something draws given that of test images. Where not all images take part,
-those that do are drawn from all, and every class keeps its share. What is found goes to new files
-in the run directory.
+The Fréchet distance between samples and test images is measured in the features of a network: one
+that you name, or a small classifier that is trained once on the labels of the training images. It
+is not an FID: compare it only with distances in the same features over as many images. The distance
+of the training images is given for comparison.
+A model with conditioning draws samples given the annotations of test images. Subsets of the images
+are stratified by class. The results are new files in the run directory.
 
 Examples:
   pixel-decoders quality runs/first --num 1000
@@ -36,11 +35,11 @@ class Config(RunFlags):
     num: Annotated[int, Meta(ge=2)] = 500
     """Number of samples to draw."""
     features: Annotated[str, hint("FOLDER|MODULE:NAME", "the run's classifier")] = ""
-    """Folder of a classifier that another run of this command left; or your own network, an
-    nn.Module or a function that makes one, for floats (B, C, H, W) in [0, 1]. The run's classifier
-    is in the folder `classifier` of its directory, and trained if it is not there."""
+    """Folder of a classifier that this command trained for another run; or your own network, an
+    nn.Module or a function that returns one, for floats (B, C, H, W) in [0, 1]. The run's
+    classifier is in `classifier` in its directory, and is trained if there is none."""
     neighbors: Positive = 5
-    """Nearest training images to draw next to a sample."""
+    """Number of nearest training images to show next to a sample."""
     seed: Count = 0
     """Random seed of the samples."""
     where: BatchFlags = field(default_factory=lambda: BatchFlags(score_batch=256))

@@ -1,7 +1,7 @@
-"""Show which sub-pixels a decoder's prediction depends on, of a run or of flags.
+"""Show which sub-pixels a decoder's prediction depends on.
 
-The receptive field is measured, by changing each sub-pixel of an image and comparing distributions,
-not read off the masks. Without a run, the flags describe an untrained decoder.
+The receptive field is measured by changing each sub-pixel of an image and comparing distributions.
+It is not read off the masks. Without a run, the flags describe an untrained decoder.
 
 Examples:
   pixel-decoders receptive-field runs/first --out field.png
@@ -45,9 +45,8 @@ class ImageFlags(Bounded):
 class Config(Flags):
     """Flags of `pixel-decoders receptive-field`."""
 
-    run: Annotated[tyro.conf.Positional[str | None], hint("[RUN]", "none")] = None
-    """A run directory, or the name of a model that comes with the toolkit, such as mnist-gated;
-    without one, an untrained decoder."""
+    run: Annotated[tyro.conf.Positional[str | None], hint("[RUN]", "an untrained decoder")] = None
+    """A run directory, or the name of a model that comes with the toolkit, such as mnist-gated."""
     row: Place = None
     """Row of the sub-pixel that is predicted."""
     col: Place = None
@@ -55,16 +54,16 @@ class Config(Flags):
     channel: Channel = None
     """Channel of the sub-pixel."""
     out: Annotated[Path | None, hint("FILE.png", "none")] = None
-    """Picture to write: seen in white, not seen in black, the target in red. A pixel of which only
-    some channels are seen is as bright as their share."""
+    """Picture to write: white for seen pixels, black for unseen ones, red for the target. A pixel
+    with only some seen channels is gray."""
     trust: Trust = ()
-    """Module of your own that the run needs, to be imported. Can be given several times."""
+    """Module of your own to import for the run. Can be given several times."""
     untrained: ImageFlags = field(default_factory=ImageFlags)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
 def read(argv: Sequence[str] | None = None) -> Config:
-    """Read the flags, among which the decoder decides on others.
+    """Read the flags; those of the network depend on the decoder.
 
     Raises:
         UserError: a flag belongs to another decoder, or describes one next to a run.
@@ -79,7 +78,9 @@ def read(argv: Sequence[str] | None = None) -> Config:
     config = parse(Config, "pipelines.receptive_field", __doc__, words, default)
     for name in flat(config.decoder) | flat(config.untrained):
         if config.run is not None and is_given(words, name):
-            raise UserError(f"{flag(name)} is for an untrained decoder: leave out it, or the run")
+            raise UserError(
+                f"{flag(name)} is for an untrained decoder: leave out the flag or the run"
+            )
     return config
 
 

@@ -1,11 +1,11 @@
-"""Draw images from a run, or complete test images: --complete keeps a part, and the rest is drawn.
+"""Draw images from a run, or complete test images: --complete keeps a part, and draws the rest.
 
-The pictures go to a new file in the run directory, or to --out. A model that is given labels draws
-each label in turn. One that is given captions, maps or codes takes those of test images, one row
-for each: images drawn from all, the same ones every time.
-With --complete, each row is a test image, the part that is kept, and completions. Pixels are drawn
-in raster order, so that those kept further down have no influence on those above. Latent variables
-are drawn from the prior, whatever is kept.
+The picture is a new file in the run directory, or --out. A model that is given labels draws each
+label in turn. One that is given captions, maps or codes takes those of test images, one row for
+each. The test images are drawn from all, the same ones every time.
+With --complete, each row shows a test image, the part that is kept, and completions. Pixels are
+drawn in raster order, so a pixel that is kept has no influence on those before it. Latents are
+drawn from the prior, whatever is kept.
 
 Examples:
   pixel-decoders sample mnist-gated --num 100
@@ -28,7 +28,7 @@ from pipelines.runtime.output import refuse_existing
 
 @dataclass(frozen=True)
 class LayoutFlags(Bounded):
-    """Size, layout and further files."""
+    """Size, layout and other files."""
 
     grid: Literal["square", "classes"] = "square"
     """Layout of the samples: nearly square, or one row for each class."""
@@ -37,8 +37,8 @@ class LayoutFlags(Bounded):
     gif: bool = False
     """Also write an animation of the generation, pixel by pixel."""
     npy: Annotated[Path | None, hint("FILE.npy", "not written")] = None
-    """Also write the samples' levels (N, C, H, W), uint8, or int64 for more than 256. The file
-    carries the number of levels."""
+    """Also write the samples' levels (N, C, H, W), uint8, or int64 for more than 256, with the
+    number of levels."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class Config(RunFlags):
     """Flags of `pixel-decoders sample`."""
 
     num: Positive = 64
-    """Number of images to draw. Rows are filled where each belongs to a test image."""
+    """Number of images to draw. Rows that belong to test images are filled up."""
     temperature: Amount = 1.0
-    """Sharpens the distribution of each sub-pixel below 1 and flattens it above; 0 takes its
-    mode."""
+    """Temperature of each sub-pixel's distribution: below 1 sharpens it, above 1 flattens it, 0
+    takes its mode."""
     complete: Literal["none", "top", "bottom", "left", "right", "center"] = "none"
     """Keep this half (or the middle quarter) of test images, and draw the rest."""
     label: Annotated[int | None, hint("INT", "each in turn")] = None
     """Draw this label only."""
     caption: Annotated[str | None, hint("TEXT", "those of test images")] = None
-    """Draw what this caption says."""
+    """Draw images given this caption."""
     out: NewPicture = None
     """Picture to write."""
     seed: Count = 0

@@ -1,1 +1,4 @@
-"""What a run is, and how it is made, scored, drawn and opened again."""
+"""Runs: training, scoring and drawing a model, and opening it again.
+
+The work of a command is in the file of its name.
+"""

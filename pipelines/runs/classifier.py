@@ -1,8 +1,8 @@
-"""A small classifier of a data set's labels, whose features samples and images are compared in.
+"""A small classifier of a data set's labels, whose features are used to compare images.
 
     uint8 levels ── ConvEncoder ── features (B, 64) ── linear ── label
 
-It makes distances between sets of images that have no meaning elsewhere: no Inception, so no FID.
+Distances in these features cannot be compared with others: this is not Inception, so not an FID.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ TRAINING = TrainConfig(
 
 
 class FeatureNetwork(nn.Module):
-    """Makes features of images."""
+    """A network that makes features of images."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Of images (B, C, H, W) of levels: (B, F)."""
+        """Return features (B, F) of images (B, C, H, W) of levels."""
         raise NotImplementedError
 
 
@@ -47,9 +47,9 @@ class Classifier(FeatureNetwork):
 
     Args:
         image_shape: (C, H, W).
-        num_levels: of the images.
-        num_classes: of the labels.
-        num_features: of the layer before the last.
+        num_levels: number of levels of a sub-pixel.
+        num_classes: number of labels.
+        num_features: features of the layer before the last.
 
     >>> classifier = Classifier((1, 8, 8), 17, 10, num_features=4)
     >>> classifier.features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape
@@ -70,21 +70,21 @@ class Classifier(FeatureNetwork):
         self.last = nn.Linear(num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """The layer before the last of images (B, C, H, W): (B, num_features)."""
+        """Return the layer before the last, (B, num_features), of images (B, C, H, W)."""
         return F.gelu(self.encoder(x).h)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Unnormalised log-probabilities of the labels, (B, num_classes)."""
+        """Return unnormalized log-probabilities of the labels, (B, num_classes)."""
         return self.last(self.features(x))
 
     def forward(self, x: Tensor, y: Any = None) -> Terms:
-        """-log p(y | x) in nats, as the terms that the training loop minimises."""
+        """Return -log p(y | x) in nats, as the terms that the training loop minimizes."""
         nats = F.cross_entropy(self.logits(x), y, reduction="none")
         return Terms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
 
 def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Classifier:
-    """Train a classifier on images with --condition label, and keep it in a folder."""
+    """Train a classifier on images with --condition label, and save it in a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,7 +99,7 @@ def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Cla
     config = replace(TRAINING, steps=steps, seed=seed)
     network = _build(sizes)
     fitted = fit(fabric, network, images, config, folder, label="train classifier", figure="nats")
-    # Last: a folder without it holds no finished classifier.
+    # Written last: a folder without it has no finished classifier.
     described = {"network": "classifier", **sizes}
     described |= {"data": images.name, "fingerprint": images.fingerprint, "steps": fitted.steps}
     config_file.write_config(folder, described)
@@ -108,14 +108,14 @@ def train(fabric: Fabric, images: Images, folder: Path, *, seed: int = 0) -> Cla
 
 
 def load(folder: Path, images: Images) -> tuple[Classifier, dict[str, Any]]:
-    """A classifier from its folder, and what it was trained on.
+    """Return a classifier from its folder, and the description of its training.
 
     Raises:
-        CheckpointError: there is none, or it is for images of another shape.
+        CheckpointError: there is none, or it is for images of another shape or number of levels.
     """
     saved = config_file.read_config(folder)
     if saved.get("network") != "classifier":
-        raise CheckpointError(f"{folder} holds no classifier: name the folder of one")
+        raise CheckpointError(f"{folder} has no classifier: name the folder of one")
     now = (list(images.image_shape), images.num_levels)
     if (saved["image_shape"], saved["num_levels"]) != now:
         raise CheckpointError(
@@ -134,7 +134,7 @@ def _build(sizes: dict[str, Any]) -> Classifier:
 
 @torch.no_grad()
 def features(model: FeatureNetwork, x: Tensor, *, batch_size: int = 256) -> np.ndarray:
-    """The features of images (N, C, H, W) on the CPU: (N, F)."""
+    """Return the features (N, F), on the CPU, of images (N, C, H, W)."""
     device = device_of(model)
     parts = [model.features(part.to(device)).cpu() for part in x.split(batch_size)]
     return torch.cat(parts).numpy()
@@ -142,7 +142,7 @@ def features(model: FeatureNetwork, x: Tensor, *, batch_size: int = 256) -> np.n
 
 @torch.no_grad()
 def accuracy(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 256) -> float:
-    """How often the most probable label of images (N, C, H, W) is y (N,)."""
+    """Return the part of images (N, C, H, W) whose most probable label is y (N,), in 0..1."""
     device = device_of(model)
     parts = [model.logits(part.to(device)).argmax(1).cpu() for part in x.split(batch_size)]
     return float((torch.cat(parts) == y.cpu()).double().mean())

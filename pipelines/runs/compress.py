@@ -29,12 +29,12 @@ from pipelines.runtime.files import whole_file
 from pipelines.runtime.output import refuse_existing
 from pipelines.runtime.progress import Progress
 
-TAPE_BYTES = 256 * 2**20  # of probabilities that bits-back coding holds for a batch
+TAPE_BYTES = 256 * 2**20  # limit of the probabilities that bits-back coding holds for a batch
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one thread: sums are in one order, and the small steps of a scan gain nothing by more."""
+    """Use one thread: sums have one order, and the small steps of a scan gain nothing from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -56,12 +56,12 @@ def encode(
     compare: bool = True,
     trust: Sequence[str] = (),
 ) -> Findings:
-    """Write images to a compressed file.
+    """Encode images as a compressed file.
 
     The arguments are the flags of `pixel-decoders compress RUN encode`.
 
     Returns:
-        A table of sizes.
+        Table of sizes.
 
     Raises:
         UserError: the arguments don't fit one another, the model or the images.
@@ -120,7 +120,7 @@ def decode(
     labels: Path | None = None,
     trust: Sequence[str] = (),
 ) -> Findings:
-    """Write the images of a compressed file.
+    """Decode the images of a compressed file.
 
     The arguments are the flags of `pixel-decoders compress RUN decode`.
 
@@ -133,7 +133,7 @@ def decode(
     header, words = container.from_file(file)
     same = model_identity.check_model(header, opened, file, run_dir)
     if labels is not None and header.method != "given label":
-        raise UserError(f"{file} holds no labels: leave --labels out")
+        raise UserError(f"{file} has no labels: leave --labels out")
     model = _in_precision(opened.model, header.precision)
     digest = hashlib.sha256()
     found: list[np.ndarray] = []
@@ -169,7 +169,7 @@ def export(
     The arguments are the flags of `pixel-decoders compress RUN export`.
 
     Raises:
-        UserError: there are no such images, or they have no labels.
+        UserError: the images are not found, or they have no labels.
     """
     opened = open_run(find_run(run), trust)
     refuse_existing(images, labels)
@@ -196,7 +196,7 @@ def _labels(file: Path | None, model: Model, count: int) -> np.ndarray | None:
             raise UserError(f"--labels is for a model given labels, this one is {model.kind!r}")
         return None
     if file is None:
-        raise UserError("this model is given labels: name them with --labels LABELS.npy")
+        raise UserError("this model is given labels: give --labels LABELS.npy")
     return npy.read_labels(file, count, model.num_classes)
 
 
@@ -208,16 +208,16 @@ def _batch_size(asked: int, images: np.ndarray, method: str, num_levels: int) ->
 
 
 def written_with() -> str:
-    """Return the version of torch and its instruction set, which decide the last digits of sums."""
+    """Return torch's version and instruction set, which decide the last digits of sums."""
     return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}"[:24]
 
 
 def _undecodable(file: Path, header: Header, run_dir: Path, same: bool) -> DataError:
-    """Return an error: the images would not be those that were encoded, and why."""
+    """Return the error for a file whose decoded images differ from the encoded ones."""
     other = "" if same else f"it was written with another model than that of {run_dir}, or "
     return DataError(
         f"{file} cannot be decoded here: {other}it was written in {header.precision} with torch "
-        f"{header.written_with}, this is {written_with()}, whose sums differ in their last digits; "
+        f"{header.written_with}, this is {written_with()}, whose sums differ in their last digits: "
         "decode it where it was written"
     )
 
@@ -240,7 +240,7 @@ def _report(
     *,
     compare: bool,
 ) -> str:
-    """Return the sizes in bytes and bits/dim: the model's number, the file, other formats."""
+    """Return a table of sizes in bytes and bits/dim: the model's, the file's, other formats'."""
     dims = images.size
 
     def line(label: str, size: float | None, more: str = "") -> str:
@@ -261,7 +261,7 @@ def _report(
         what = header.method.removeprefix("given ")
         lines.append(line(f"  of which {what}s", encoded.side_bits / 8))
     if encoded.initial_words:
-        lines.append(line("  of which bits to begin with", 4 * encoded.initial_words))
+        lines.append(line("  of which initial bits", 4 * encoded.initial_words))
     for other in formats.sizes(images, header.num_levels) if compare else ():
         if other.each is None and other.note:
             lines.append(line(other.name, None, other.note))

@@ -1,4 +1,4 @@
-"""RunConfig: the flags that all training commands share."""
+"""Flags that all training commands share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.training.config import TrainConfig
 
 C = TypeVar("C", bound="RunConfig")
 
-# What a resumed run may change: what does not change the training, and how it is reported.
+# Flags that a resumed run may change: they change its report, but not the training.
 MAY_DIFFER = training.MAY_DIFFER | {
     *("preset", "score_batch", "importance_samples", "num_samples", "name")
 }
@@ -22,21 +22,21 @@ MAY_DIFFER = training.MAY_DIFFER | {
 
 @dataclass(frozen=True)
 class ReportConfig(Bounded):
-    """How the trained model is scored and shown."""
+    """Scores and pictures of the trained model."""
 
     score_batch: Positive = 64
-    """Images scored at once. The score does not depend on it."""
+    """Number of images scored at once. The score does not depend on it."""
     importance_samples: Count = 100
     """K of the importance-weighted estimate next to a bound (0: none)."""
     num_samples: Count = 64
-    """Number of samples to draw at the end, about (0: no pictures)."""
+    """Approximate number of samples to draw at the end (0: no pictures)."""
     name: str = ""
     """Name of this run in result tables (default: the model's)."""
 
 
 @dataclass(frozen=True)
 class RunConfig(Bounded):
-    """The flags that all training commands share.
+    """Flags that all training commands share.
 
     >>> config = RunConfig.of(data="mnist", decoder="pixelcnn++", num_blocks=1, epochs=3)
     >>> config.data.data, config.training.epochs, config.decoder.network.num_blocks
@@ -55,7 +55,7 @@ class RunConfig(Bounded):
 
     @classmethod
     def of(cls: type[C], **flags: Any) -> C:
-        """Return the default configuration with these flags, whichever part they belong to.
+        """Return the default configuration with these flags, of any of its parts.
 
         Raises:
             ConfigError: there is no such flag, or its value is impossible.
@@ -65,7 +65,7 @@ class RunConfig(Bounded):
     def but(self: C, **flags: Any) -> C:
         """Return this configuration with other values of some flags.
 
-        Another decoder or likelihood keeps those of the former one's flags that it has too.
+        Another decoder or likelihood keeps the values of the flags that both have.
         """
         now = self.decoder
         decoder = flags.get("decoder", now.decoder)
@@ -73,5 +73,5 @@ class RunConfig(Bounded):
         return changed(dataclasses.replace(self, decoder=parts), flags)
 
     def unused(self) -> dict[str, str]:
-        """Return the flags that nothing has a use for in this configuration, and why."""
+        """Return the flags without an effect in this configuration, and why."""
         return {}

@@ -1,6 +1,6 @@
-"""The table of decoders and of likelihoods, and the flags that choose and size them.
+"""Tables of decoders and of likelihoods, and the flags that choose and size them.
 
-A new decoder is one file in `decoders/` and one line in this table: its constructor's keyword
+A new decoder is one file in `decoders/` and one line in the table: its constructor's keyword
 arguments are its flags. A user's own is `--decoder package.module:Class`.
 """
 
@@ -24,15 +24,15 @@ LIKELIHOODS = {
     "logistic": "decoders:DiscretizedLogisticMixture",
 }
 
-# Arguments that the data set, the encoder and other flags decide.
+# Arguments that the data set, the encoder or other flags decide.
 _GIVEN = ("image_shape", "num_levels", "cond_shape", "likelihood")
 
 
 def target(table: dict[str, str], name: str, what: str) -> str:
-    """Return `package.module:Class` for a name of a table, or for itself.
+    """Return the `package.module:Class` of a name in a table; such a name is returned as it is.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the name is neither.
     """
     if ":" in name:
         return name
@@ -72,7 +72,7 @@ class DecoderConfig(Bounded):
     def choosing(self, decoder: str, likelihood: str) -> DecoderConfig:
         """Return the configuration of another decoder and likelihood.
 
-        It keeps the values that were chosen for flags that they share with these.
+        It keeps the chosen values of the flags that both have.
         """
         network, head = self.network, self.head
         if decoder != self.decoder:
@@ -83,14 +83,14 @@ class DecoderConfig(Bounded):
 
 
 def _carried(new: Options, old: Options) -> Options:
-    """Return options with the values of others, where those are not their defaults."""
+    """Return new options with those values of the old ones that are not defaults."""
     defaults, known = flat(type(old)()), flat(new)
     chosen = {name: value for name, value in flat(old).items() if value != defaults[name]}
     return changed(new, {name: value for name, value in chosen.items() if name in known})
 
 
 def refuse_other_parts(config: DecoderConfig, args: Sequence[str]) -> None:
-    """Raise a ConfigError for a flag, among raw arguments, that only another decoder has."""
+    """Raise a ConfigError for a flag, among raw arguments, of another decoder or likelihood."""
     known = flat(config)
     for table, options, what in (
         (DECODERS, network_options, "decoder"),

@@ -23,7 +23,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.output import refuse_existing, write_new
 from pipelines.runtime.provenance import command, commit
 
-IMPORTANCE_SAMPLES = 100  # of a bound's estimate, where no number is asked for
+IMPORTANCE_SAMPLES = 100  # default K of a bound's estimate
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     The arguments are the flags of `pixel-decoders evaluate`.
 
     Returns:
-        The table of scores; in all processes but the first an empty one.
+        Table of scores, which is empty in all processes but the first.
 
     Raises:
         UserError: the arguments don't fit one another, the model or its images.
@@ -60,7 +60,7 @@ def evaluate(
     fabric = make_fabric(DeviceConfig(accelerator, devices))
     images, train = _load_images(opened, split, data_dir, limit)
     if condition == "shuffled" and len(images) < 2:
-        raise UserError("--condition shuffled needs at least two images, got one: raise --limit")
+        raise UserError("--condition shuffled needs at least two images, got one: increase --limit")
     scored = results.score(
         fabric,
         opened.model,
@@ -93,14 +93,14 @@ def evaluate(
 
 
 class Shuffled:
-    """Images, each with the annotation of another one, the same ones every time."""
+    """Images with the annotations of other images, the same ones every time."""
 
     def __init__(self, images: Images):
         self.images, self.others = images, scoring.others(len(images))
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the images, and that they are shuffled."""
+        """Hash of the images, marked as shuffled."""
         return f"{self.images.fingerprint}-shuffled"
 
     def __len__(self) -> int:
@@ -113,10 +113,10 @@ class Shuffled:
 
 
 def _importance_samples(model: Model, asked: int | None, *, compile: bool) -> int:
-    """Return K of the estimate, 0 for none.
+    """Return K of the importance-weighted estimate, or 0 for none.
 
     Raises:
-        UserError: an estimate, or its compilation, is asked for and there is none.
+        UserError: --importance-samples or --compile is given, and there is no estimate.
     """
     if asked and not model.has_latents:
         raise UserError(
@@ -145,7 +145,7 @@ def _check_condition(model: Model, condition: Condition) -> None:
 
 
 def _relabel(result: Result, model: Model, condition: Condition) -> Result:
-    """Return a result that says what was given."""
+    """Return the result with the kind and name of the condition."""
     if condition == "given":
         return result
     return dataclasses.replace(
@@ -157,10 +157,10 @@ def _relabel(result: Result, model: Model, condition: Condition) -> Result:
 
 
 def _load_images(run: Run, split: str, data_dir: str, limit: int) -> tuple[Images, Images]:
-    """Return the images to score, and the training set, whose frequencies are the baseline.
+    """Return the images to score, and the training set, from which the baseline is made.
 
     Raises:
-        UserError: the split does not exist, or the images are not what the model was built for.
+        UserError: the split does not exist, or the images do not fit the model.
     """
     splits = load_splits(run, data_dir=data_dir, limit=limit)
     images = getattr(splits, split)

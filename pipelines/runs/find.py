@@ -1,4 +1,4 @@
-"""Find a run: its directory, or the name of a model that comes with the toolkit."""
+"""Find a run by its directory or by the name of a model that comes with the toolkit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 def find_run(name: str | Path) -> Path:
     """Return the run directory of this path, or the folder of the bundled model of this name.
 
-    A directory goes before a bundled model.
+    A directory takes precedence over a bundled model.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is no such directory or model.
 
     >>> find_run("mnist-gated").name
     'mnist-gated'
@@ -37,5 +37,5 @@ def find_run(name: str | Path) -> Path:
 
 
 def bundled_models() -> list[str]:
-    """Return the names of the models that come with the toolkit, if its `weights/` are there."""
+    """Return the names of the bundled models; none if `weights/` is missing."""
     return sorted(config.parent.name for config in WEIGHTS.glob("*/config.json"))

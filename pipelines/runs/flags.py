@@ -1,6 +1,6 @@
-"""Flags that the commands over runs share, and how a command reads its own.
+"""Flags that the commands over runs share, and the parsing of a command's flags.
 
-Imports no torch: a command reads its flags, and looks for the files that they name, at once.
+This module does not import torch, so that a command reads its flags and finds its files at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ C = TypeVar("C", bound="Flags")
 
 
 def hint(metavar: str, default: str) -> Any:
-    """Return how a flag is shown whose default, such as None, says nothing."""
+    """Return the display of a flag in --help, for a default that says nothing, such as None."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
@@ -37,7 +37,7 @@ class Flags(Bounded):
     """Flags of a command.
 
     Attributes:
-        RENAMED: flags that once had another name, with their present one.
+        RENAMED: former names of flags, with the current ones.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -56,33 +56,33 @@ class RunFlags(Flags):
 
 @dataclass(frozen=True)
 class WhereFlags(Bounded):
-    """The images' place and the device."""
+    """Data folder and device."""
 
     data_dir: DataFolder = ""
     """Folder of the run's data set."""
     accelerator: Accelerator = "auto"
     """Kind of device."""
     trust: Trust = ()
-    """Module of your own that the run's decoder, pipeline or data need, to be imported. Without
-    it, reading a run runs no code but the toolkit's. Can be given several times."""
+    """Module of your own to import for the run's decoder, pipeline or data. Without it, only the
+    toolkit's own code runs. Can be given several times."""
 
 
 @dataclass(frozen=True)
 class BatchFlags(WhereFlags):
-    """The images' place, the device and its load."""
+    """Data folder, device and batch size."""
 
     score_batch: Positive = 64
-    """Images scored or drawn at once."""
+    """Number of images scored or drawn at once."""
 
 
 class Findings(NamedTuple):
-    """What a command found: a text for the screen, and the files that it wrote."""
+    """Output of a command: a text for the screen, and the files that it wrote."""
 
     text: str
     files: Sequence[Path] = ()
 
     def show(self) -> None:
-        """Print the text, and then the files' names."""
+        """Print the text, then the names of the files."""
         show("\n".join(filter(None, [self.text, *map(str, self.files)])))
 
 
@@ -100,16 +100,16 @@ def parse(
         module: name of the command's module.
         doc: description for `--help`.
         argv: words of the command line; `sys.argv[1:]` if None.
-        default: values of the flags that are not given, where they are not the class's own.
+        default: defaults of the flags, in place of those of the class.
 
     Raises:
-        UserError: a flag has another name by now.
+        UserError: a flag has been renamed.
         SystemExit: 2 for flags that can't be read, 0 after `--help`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for word in (word.partition("=")[0].replace("_", "-") for word in words):
         if word in config.RENAMED:
-            raise UserError(f"{word} is called {config.RENAMED[word]} in this command: use that")
+            raise UserError(f"{word} is now called {config.RENAMED[word]}: use that")
     read = tyro.cli(
         config,
         args=words,
@@ -122,6 +122,6 @@ def parse(
 
 
 def check_suffix(name: str, file: Path | None, suffix: str) -> None:
-    """Raise a UserError for a file's name that ends in another suffix."""
+    """Raise a UserError for a file name with another suffix."""
     if file is not None and file.suffix != suffix:
         raise UserError(f"expected {name} to end in {suffix}, got {file}")

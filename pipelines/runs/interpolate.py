@@ -1,4 +1,4 @@
-"""Interpolations between codes of a run's model: drawn, measured and written."""
+"""Interpolations between codes of a run's model: a picture, an animation and their smoothness."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def interpolate(
     data_dir: str = "",
     accelerator: Accelerator = "auto",
 ) -> Findings:
-    """Draw interpolations between codes, and write a picture, an animation and how smooth they are.
+    """Draw interpolations between codes, and write a picture, an animation and their smoothness.
 
     The arguments are the flags of `pixel-decoders interpolate`.
 
@@ -88,7 +88,7 @@ def interpolate(
 
 
 def check_model(run: Run, wanted: Wanted) -> None:
-    """Raise a UserError for flags that the model has no use for."""
+    """Raise a UserError for flags that do not apply to the model."""
     model, encoder = run.model, run.model.encoder
     if encoder is None:
         raise UserError("this model has no encoder: there are no codes to interpolate between")
@@ -101,11 +101,11 @@ def check_model(run: Run, wanted: Wanted) -> None:
     if wanted.between == "labels" and not model.num_classes:
         raise UserError(f"--between labels is for a model given labels, not {model.kind!r}")
     if wanted.between == "labels" and wanted.data_dir:
-        raise UserError("--data-dir is for test images, and labels need none: leave it out")
+        raise UserError("--data-dir is for test images, and labels need no images: leave it out")
 
 
 def draw(run: Run, wanted: Wanted) -> tuple[Traversal, Ends]:
-    """Return the interpolations, decoded, and their ends.
+    """Return the decoded interpolations and their ends.
 
     Raises:
         UserError: there are no such ends.
@@ -125,10 +125,10 @@ def draw(run: Run, wanted: Wanted) -> tuple[Traversal, Ends]:
 
 
 def _named_ends(wanted: Wanted, count: int, most: int, what: str) -> Ends | None:
-    """Return the ends that are named by number; None, if there are pairs enough to choose from.
+    """Return the ends that --ends names, or None if they are to be drawn.
 
     Raises:
-        UserError: there are no such ends, or too few pairs.
+        UserError: there are no such ends, or fewer pairs than --pairs.
     """
     ends = tuple(wanted.ends)
     if ends:
@@ -144,7 +144,7 @@ def _named_ends(wanted: Wanted, count: int, most: int, what: str) -> Ends | None
 
 
 def measure(run: Run, wanted: Wanted, traversals: Traversal, ends: Ends) -> dict[str, Any]:
-    """Return how smooth the interpolations are, and how far their ends are from the images."""
+    """Return the smoothness of interpolations, and the distance of their ends from the images."""
     smooth = smoothness(traversals.x, run.spec.num_levels)
     coded = wanted.level == "all" and run.model.encodes_images
     between = {"first": traversals.first, "last": traversals.last}
@@ -170,7 +170,7 @@ def change(drawn: Tensor, image: Tensor) -> float:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return the text that a command prints of a record."""
+    """Return the text that the command prints."""
     smooth, top = record["smoothness"], record["levels"] - 1
     lines = [
         f"{record['pairs']} interpolations of {record['steps']} steps between {record['between']} "
@@ -192,7 +192,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _files(run_dir: Path, wanted: Wanted, out: Path | None) -> tuple[Path, Path, Path]:
-    """Return the names of the picture, the animation and the record: none of them exists."""
+    """Return new names for the picture, the animation and the record."""
     words = ["interpolation", wanted.method]
     words += [f"between-{wanted.between}"] * (wanted.between != "images")
     words += [wanted.level] * (wanted.level != "all")

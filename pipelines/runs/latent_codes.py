@@ -1,4 +1,4 @@
-"""Study of a model's codes: measured, probed and drawn, and added to a run's result.
+"""Codes of a model: encoded, measured, probed, drawn, and added to a run's result.
 
 images ── encoder ─> posteriors per level ─┬─ eval.latents ─> result.json: latents
 scores of all images ──────────────────────┤
@@ -38,10 +38,10 @@ from pipelines.runtime.files import whole_file
 from pipelines.runtime.lock import hold
 from pipelines.runtime.progress import Progress
 
-AFTER_TRAINING = 1000  # images whose codes are looked at when a training run ends
-MOST_SWAPPED = 2**20  # sub-pixels that are then scored with their own and with another's code
-MOST_CLASSES = 100  # that are probed then; with more, fitting takes minutes
-FEWEST_TO_FIT = 5  # as many as the neighbours that vote
+AFTER_TRAINING = 1000  # images whose codes are studied at the end of training
+MOST_SWAPPED = 2**20  # sub-pixels scored with their own and with another's code at that time
+MOST_CLASSES = 100  # limit of the probes at that time; with more, fitting takes minutes
+FEWEST_TO_FIT = 5  # the number of neighbors of the k-NN probe
 
 
 class Codes(NamedTuple):
@@ -49,8 +49,8 @@ class Codes(NamedTuple):
 
     Attributes:
         x: (N, C, H, W) levels.
-        levels: top first, the posterior's mean and standard deviation, (N, …) each; None in place
-            of the latter if the posterior isn't Gaussian.
+        levels: top level first, the posterior's mean and standard deviation, (N, …) each. The
+            latter is None if the posterior isn't Gaussian.
         labels: (N,), or None.
     """
 
@@ -97,7 +97,7 @@ def encode(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int 
 
 
 def _moments(posterior: Posterior) -> tuple[Tensor, Tensor | None]:
-    """Return mean and, of a Gaussian, standard deviation on the CPU."""
+    """Return the mean and, if Gaussian, the standard deviation, on the CPU."""
     if not isinstance(posterior, Posterior):
         raise TypeError(
             "expected the encoder's posterior method to return Posterior objects, such as "
@@ -107,7 +107,7 @@ def _moments(posterior: Posterior) -> tuple[Tensor, Tensor | None]:
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
-    """Concatenate the batches of a level; standard deviations only if all batches have them."""
+    """Concatenate the batches of a level, and the standard deviations if all batches have them."""
     stds = [std for _, std in parts if std is not None]
     means = torch.cat([mean for mean, _ in parts])
     return means, torch.cat(stds) if len(stds) == len(parts) else None
@@ -115,7 +115,7 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def gain(model: Model, images: Images, chosen: np.ndarray, *, batch_size: int = 256) -> Score:
-    """Return the nats that each chosen image gains from its own code over another image's.
+    """Return the gain in nats of each chosen image from its own code over another image's.
 
     The other images are those of `scoring.others`, from the whole set.
     """
@@ -154,12 +154,12 @@ def measure(
     """Measure the latents, and whether the decoder uses them.
 
     Args:
-        model: with codes.
+        model: a model that encodes images.
         images: the set that was scored.
-        evaluation: its scores.
-        codes: of some of its images.
+        evaluation: scores of the set.
+        codes: codes of some of its images.
         swapped: positions of the images to score with another image's code.
-        batch_size: images at once.
+        batch_size: number of images at once.
     """
     return measure_latents(
         evaluation.distortion.mean,
@@ -171,7 +171,7 @@ def measure(
 
 
 def can_probe(codes: Codes) -> bool:
-    """Return whether there are labels, and enough of them to fit a classifier to."""
+    """Return True if there are enough labels to fit a classifier to."""
     labels = codes.labels
     return labels is not None and len(labels) >= FEWEST_TO_FIT and len(np.unique(labels)) > 1
 
@@ -198,7 +198,7 @@ def probe(train: Codes, test: Codes) -> list[Probe]:
 def draw(
     run_dir: Path, codes: Codes, methods: Sequence[Literal["pca", "tsne"]], seed: int = 0
 ) -> list[Path]:
-    """Draw the codes as points of a plane, colored by label: latents-pca.png and the like."""
+    """Draw the codes as points of a plane, colored by label, in files such as latents-pca.png."""
     from eval import probes  # scikit-learn and matplotlib take seconds to import
 
     files = []
@@ -218,10 +218,10 @@ def draw(
 
 
 def add_to_result(run_dir: Path, latents: Latents, probes: Sequence[Probe]) -> None:
-    """Put the two into a finished run's result.json, which is otherwise left as it is.
+    """Add latents and probes to a finished run's result.json, and keep the rest of it.
 
     Raises:
-        ResultError: it can't be read.
+        ResultError: the result can't be read.
         LockedError: another process writes to the run.
     """
     with hold(run_dir):
@@ -231,12 +231,12 @@ def add_to_result(run_dir: Path, latents: Latents, probes: Sequence[Probe]) -> N
 
 
 class Study(NamedTuple):
-    """What a training run says of its model's codes.
+    """Study of a model's codes at the end of training.
 
     Attributes:
-        latents: what was measured.
+        latents: measures of the codes.
         probes: accuracies of classifiers, if there are labels.
-        codes: those that were measured, to be drawn.
+        codes: the measured codes.
     """
 
     latents: Latents
@@ -248,7 +248,7 @@ def study(model: Model, splits: Splits, evaluation: Evaluation, *, batch_size: i
     """Measure and probe a model's codes, in seconds.
 
     Returns:
-        None for a model, or a set, without codes to tell apart.
+        The study, or None for a model that does not encode images or a set of fewer than two.
     """
     if not model.encodes_images or len(splits.test) < 2:
         return None
@@ -269,7 +269,7 @@ def study(model: Model, splits: Splits, evaluation: Evaluation, *, batch_size: i
 
 
 def show(run_dir: Path, codes: Codes, num_levels: int, *, pictures: bool) -> None:
-    """Draw codes as points of a plane, if there are four at least, and in the projector."""
+    """Draw at least four codes as points of a plane, and show them in the projector."""
     if pictures and len(codes.x) >= 4:  # a plane of fewer points shows nothing
         draw(run_dir, codes, ("pca",))
     tensorboard.add_projector(run_dir, codes.means, codes.x, num_levels, codes.labels)

@@ -1,4 +1,4 @@
-"""The codes of a finished run: measured, probed, drawn, and added to its result."""
+"""Study of a finished run's codes, which is added to its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.runtime.config import Accelerator, DeviceConfig
 from pipelines.runtime.devices import make_fabric
 from pipelines.runtime.errors import UserError
 
-FIT = 5000  # training images, where there are labels
+FIT = 5000  # default number of training images, if there are labels
 
 
 def study_latents(
@@ -38,8 +38,8 @@ def study_latents(
     The arguments are the flags of `pixel-decoders latents`.
 
     Raises:
-        UserError: the model has no latents, the run was not scored, or on other images, or there
-            are too few images.
+        UserError: the model does not encode images, the run has no result or one of other images,
+            or there are too few images.
     """
     run_dir = find_run(run)
     opened = open_run(run_dir, trust)
@@ -47,7 +47,7 @@ def study_latents(
     if not model.encodes_images:
         raise UserError(
             f"{run_dir} holds a model of kind {model.kind!r}, which does not encode images: it has "
-            "no latents to look at"
+            "no codes to study"
         )
     fabric = make_fabric(DeviceConfig(accelerator, "1"))
     model.to(fabric.device)
@@ -55,7 +55,7 @@ def study_latents(
     _check_result(run_dir, splits.test.fingerprint)
     chosen = scoring.part(splits.test, limit)
     if len(chosen) < 2:
-        raise UserError("expected at least two test images, got one: no code differs from another")
+        raise UserError("expected at least two test images, got one: increase --limit")
     evaluation = scoring.score(fabric, model, splits.test, batch_size=score_batch, chosen=chosen)
     test = latent_codes.encode(model, splits.test, chosen, batch_size=score_batch)
     latents = latent_codes.measure(
@@ -82,10 +82,10 @@ def study_latents(
 
 
 def _images_to_fit(splits: Splits, asked: int | None) -> int:
-    """Return the number of training images to fit probes to, 0 for no probes.
+    """Return the number of training images to fit probes to, or 0 for no probes.
 
     Raises:
-        UserError: probes are asked for, and there are no labels.
+        UserError: --fit is given, and there are no labels.
     """
     if splits.train.labels is not None:
         return FIT if asked is None else asked
@@ -95,17 +95,17 @@ def _images_to_fit(splits: Splits, asked: int | None) -> int:
 
 
 def _probe(train: Codes, test: Codes) -> list[Probe]:
-    """Return what simple classifiers, fitted to the training codes, find in the test codes."""
+    """Return the accuracy on test codes of simple classifiers fitted to training codes."""
     if not latent_codes.can_probe(train):
         raise UserError(
             f"expected at least {latent_codes.FEWEST_TO_FIT} training images of two labels to "
-            f"fit probes to, got {len(train.x)}: raise --fit, or choose --fit 0 for no probes"
+            f"fit probes to, got {len(train.x)}: increase --fit, or give --fit 0 for no probes"
         )
     return latent_codes.probe(train, test)
 
 
 def _check_result(run_dir: Path, fingerprint: str) -> None:
-    """Raise a UserError if there is no result to add to, or it is of other images."""
+    """Raise a UserError if there is no result to add to, or one of other images."""
     if not (run_dir / "result.json").exists():
         raise UserError(
             f"{run_dir} has no result.json to add to: score it first with "
@@ -118,12 +118,12 @@ def _check_result(run_dir: Path, fingerprint: str) -> None:
     if result.fingerprint != fingerprint:
         raise UserError(
             f"{run_dir / 'result.json'} was scored on other images than the test set found now: "
-            "give the --data-dir of that one"
+            "give the --data-dir of those"
         )
 
 
 def table(latents: Latents, probes: Sequence[Probe]) -> str:
-    """Return the text that a command prints: a line for each level, and for each probe."""
+    """Return the text that the command prints, with a line for each level and each probe."""
     lines = [latents.verdict, "  level       rate    active units    mutual information"]
     for place, level in enumerate(latents.levels, start=1):
         rate = "free" if level.rate is None else f"{level.rate:.2f}"

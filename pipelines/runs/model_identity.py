@@ -1,7 +1,6 @@
-"""Which model wrote a compressed file: its architecture and its weights, and nothing else of a run.
+"""Identity of the model of a compressed file: its architecture and its weights.
 
-Where the images were, how long it was trained and what it is called may change without its
-probabilities.
+Other parts of a run, such as its data folder, its name and its steps, do not change probabilities.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pipelines.training.weights import WEIGHTS
 
 
 def architecture(run: Run) -> dict[str, Any]:
-    """Every flag that decides what network a run has, and what it is given, as JSON's values."""
+    """Return the flags that decide a run's network and its conditioning, as JSON values."""
     shared = {field.name for field in dataclasses.fields(RunConfig)} - {"decoder"}
     own = {field.name for field in dataclasses.fields(run.config)} - shared
     flags: dict[str, Any] = {"format": FORMAT}
@@ -41,13 +40,13 @@ def architecture(run: Run) -> dict[str, Any]:
 
 
 def weights(run_dir: Path) -> bytes:
-    """The start of the checksum of a run's weights, which opening the run has checked."""
+    """Return the start of the checksum of a run's weights, which opening the run has checked."""
     with safe_open(run_dir / WEIGHTS, framework="pt") as file:
         return bytes.fromhex(file.metadata()["sha256"])[:DIGITS]
 
 
 def first_fingerprint(run: Run, run_dir: Path) -> bytes:
-    """What the first version of the format has in place of both: with the whole configuration."""
+    """Return the identity in version 1 of the format: a hash of the whole config and weights."""
     saved = config_file.read_config(run_dir)
     kept = {key: saved.get(key) for key in ("pipeline", "config", "images")}
     parts = [json.dumps(kept, sort_keys=True).encode()]
@@ -60,11 +59,11 @@ def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
     """Compare a file's model with a run's.
 
     Returns:
-        Whether they are the same. False where that can't be told: a file of the first version, and
-        a run whose configuration has changed, if only by a resumption; decoding will show it.
+        True if they are the same. False if that is unknown until decoding: the file is of version
+        1, and the run's config has changed since, for instance by `--resume`.
 
     Raises:
-        DataError: they differ; the message says in what.
+        DataError: they differ. The message lists the differences.
     """
     written = header.architecture
     flags = (
@@ -86,6 +85,6 @@ def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
     if found:
         raise DataError(
             f"{file} was written with another model than that of {run_dir} ({'; '.join(found)}): "
-            "name the run it was encoded with"
+            "name the run that encoded it"
         )
     return header.version > 1 or header.model == first_fingerprint(run, run_dir)

@@ -1,4 +1,4 @@
-"""From flags to networks: the decoder that every pipeline has, and encoders of annotations."""
+"""Networks from flags: the decoder of every pipeline, and encoders of annotations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def make_likelihood(config: DecoderConfig, num_levels: int) -> Likelihood:
-    """Return the likelihood that the flags ask for."""
+    """Return the likelihood that the flags choose."""
     name = target(LIKELIHOODS, config.likelihood, "--likelihood")
     likelihood = import_class(name, "--likelihood", Likelihood)
     return likelihood(num_levels, **flat(config.head))
@@ -31,7 +31,7 @@ def make_likelihood(config: DecoderConfig, num_levels: int) -> Likelihood:
 def make_decoder(
     config: DecoderConfig, images: ImageSpec, cond_shape: tuple[int, ...] = ()
 ) -> Decoder:
-    """Return the decoder that the flags ask for, for images like these."""
+    """Return the decoder that the flags choose, for these images."""
     decoder: Any = decoder_class(config)
     return decoder(
         images.image_shape,
@@ -42,7 +42,7 @@ def make_decoder(
 
 
 def decoder_class(config: DecoderConfig) -> type[Decoder]:
-    """Return the class of the decoder that the flags ask for."""
+    """Return the class of the decoder that the flags choose."""
     name = target(DECODERS, config.decoder, "--decoder")
     found = import_class(name, "--decoder", Decoder)
     parameters = inspect.signature(found).parameters
@@ -57,10 +57,10 @@ def decoder_class(config: DecoderConfig) -> type[Decoder]:
 
 
 def make_annotation_encoder(images: ImageSpec, dim: int) -> Encoder | None:
-    """Return the encoder of what `--condition` names: label, map, caption or two; None of none.
+    """Return the encoder of the annotations that `--condition` names, or None for none.
 
     Args:
-        images: of the data set that is conditioned on.
+        images: the images, with their condition: label, mask, keypoints, caption or two of these.
         dim: features of each code.
     """
     parts = [] if images.condition == "none" else images.condition.split("+")
@@ -82,7 +82,7 @@ def _annotation_encoder(part: str, images: ImageSpec, dim: int) -> Encoder:
 
 
 def checked(build: Callable[[Any, ImageSpec], N], config: Any, spec: ImageSpec) -> N:
-    """Build a network, or raise a UserError for flags that none can be built from."""
+    """Build a network, or raise a UserError for flags from which none can be built."""
     try:
         return build(config, spec)
     except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:

@@ -1,9 +1,9 @@
-"""Flags from a class: the keyword arguments of its constructor, with their types and defaults.
+"""Flags from the keyword arguments of a class's constructor, with their types and defaults.
 
 package.module:Class ─ signature, docstring ─> dataclass of flags ─ command line ─> Class(**options)
 
-The toolkit's own classes are read off their source text, since importing them takes seconds, and
-`--help` is to answer at once. A user's class is imported: it was named on the command line.
+The toolkit's own classes are read from their source text: importing them takes seconds, and
+`--help` should answer at once. A user's class, named on the command line, is imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TYPES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional",
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Keyword arguments of a class; each class has a subclass of its own, made by `options_of`."""
+    """Keyword arguments of a class. `options_of` makes a subclass for each class."""
 
 
 class Argument(NamedTuple):
@@ -49,11 +49,11 @@ def options_of(target: str, given: tuple[str, ...] = ()) -> type[Options]:
 
     Args:
         target: the class.
-        given: names of arguments that are no flags, since the data or other flags decide them.
+        given: names of arguments without a flag, since the data or other flags decide them.
 
     Raises:
-        UserError: there is no such class, or an argument without a default or with a type that a
-            command line can't express.
+        UserError: there is no such class, or an argument has no default, or a type that a command
+            line can't express.
     """
     arguments = read_arguments(target) if is_own(target) else import_arguments(target)
     fields = []
@@ -68,7 +68,7 @@ def options_of(target: str, given: tuple[str, ...] = ()) -> type[Options]:
 
 
 def is_own(target: str) -> bool:
-    """Tell whether a class is the toolkit's own."""
+    """Return True for a class of the toolkit."""
     return target.split(".")[0].split(":")[0] in OWN
 
 
@@ -84,14 +84,14 @@ def _check(target: str, argument: Argument) -> None:
         )
 
 
-# A user's class, imported
+# A user's class, which is imported
 
 
 def import_class(target: str, what: str, base: type) -> Any:
     """Import `package.module:Class`, a subclass of `base`.
 
     Raises:
-        UserError: as for `import_name`, or it is something else.
+        UserError: as for `import_name`, or it is not such a class.
     """
     found = import_name(target, what)
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -100,7 +100,7 @@ def import_class(target: str, what: str, base: type) -> Any:
 
 
 def import_arguments(target: str) -> list[Argument]:
-    """Return the keyword arguments of a class that is imported."""
+    """Import a class, and return its keyword arguments."""
     found: dict[str, Argument] = {}
     imported = import_name(target, "the class")
     if not isinstance(imported, type):
@@ -133,7 +133,7 @@ def _is_option(parameter: inspect.Parameter) -> bool:
     )
 
 
-# A class of the toolkit, read
+# A class of the toolkit, whose source is read
 
 
 def read_arguments(target: str) -> list[Argument]:
@@ -147,7 +147,7 @@ def read_arguments(target: str) -> list[Argument]:
 
 
 def _read_classes(module: str, name: str) -> Iterator[list[Argument]]:
-    """Yield the arguments of a class, and of its bases as long as constructors pass them on."""
+    """Yield the arguments of a class, and of its bases while constructors pass them on."""
     module, name = _origin(name, module)
     tree = _tree(module)
     (definition,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
@@ -186,7 +186,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def _origin(name: str, module: str) -> tuple[str, str]:
-    """Return the module that defines a name, and the name there."""
+    """Return the module that defines a name, and its name there."""
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
@@ -196,7 +196,7 @@ def _origin(name: str, module: str) -> tuple[str, str]:
 
 
 def _evaluated(expression: ast.expr | None, module: str) -> Any:
-    """Return the value of an annotation or a default: built-in types, Literal, their aliases."""
+    """Return the value of an annotation or default: built-in types, Literal or their aliases."""
     if expression is None:
         return inspect.Parameter.empty
     names = {n.id for n in ast.walk(expression) if isinstance(n, ast.Name)}
@@ -213,7 +213,7 @@ def _value(name: str, module: str) -> Any:
             isinstance(target, ast.Name) and target.id == original for target in node.targets
         ):
             return _evaluated(node.value, origin)
-    return Any  # a class of its own, such as a likelihood: no flag can hold one
+    return Any  # another class, such as a likelihood, which a flag cannot hold
 
 
 def _texts(docstring: str | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Any images under a run's model, compared with the run's test set."""
+"""Scores of any images under a run's model, compared with those of its test set."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def score_images(
     accelerator: Accelerator = "auto",
     score_batch: int = 64,
 ) -> Findings:
-    """Score images under a run's model, and write how they compare with the run's test set.
+    """Score images under a run's model, and compare them with the run's test set.
 
     The arguments are the flags of `pixel-decoders outliers`.
 
     Raises:
-        UserError: the arguments don't fit one another or the model, or there are no such images.
+        UserError: the arguments don't fit one another or the model, or the images are not found.
     """
     run_dir = find_run(run)
     opened = open_run(run_dir, trust)
     terms = unconditional(opened)
     if images_dir and images not in DATA_NAMES:
-        raise UserError("--images-dir is for a data set by its name: leave it out")
+        raise UserError("--images-dir is for the name of a data set: leave it out")
     test = load_splits(opened, data_dir=data_dir).test
     place = images_dir or data_dir or opened.config.data.data_dir
     source = Source(images, limit, native_levels, resize, background, place)
@@ -75,10 +75,10 @@ def score_images(
 
 
 def unconditional(run: Run) -> Callable[..., Terms]:
-    """Return the model, or without its annotations: what scores an image that has none.
+    """Return the function that scores images without annotations.
 
     Raises:
-        UserError: the model is given something that images from elsewhere don't have.
+        UserError: the model needs annotations, which images from elsewhere don't have.
     """
     model = run.model
     if not model.given or model.encodes_images:
@@ -86,15 +86,15 @@ def unconditional(run: Run) -> Callable[..., Terms]:
     if model.code_dropout:
         return model.dropped
     raise UserError(
-        f"this model is {model.kind}, and images from elsewhere come without: train one with "
-        f"--code-dropout 0.1, say, which can do without the {model.given}"
+        f"this model is {model.kind}, and images from elsewhere have none: train one with, say, "
+        f"--code-dropout 0.1, which also scores images without a {model.given}"
     )
 
 
 def compare(
     scores: dict[str, Score], run: Run, name: str, dims: int, drawn: dict[str, str]
 ) -> dict[str, Any]:
-    """Return the mean bits/dim of both sets, and how well it tells one from the other."""
+    """Return the mean bits/dim of both sets, and the AUROC of telling them apart."""
     test, others = scores["test"].values, scores["images"].values
     outlier = np.repeat([0, 1], [len(test), len(others)])
     model = run.model
@@ -118,7 +118,7 @@ def compare(
 def _write(
     run_dir: Path, record: dict[str, Any], scores: dict[str, Score], others: Elsewhere, dims: int
 ) -> tuple[Path, Path, Path]:
-    """Write the histogram, the record and the score of every image, under new names."""
+    """Write the histogram, the record and the score of every image to new files."""
     name = others.images.name
     drawn = {
         f"test set of {record['data']}": bits_per_dim(1.0, dims) * scores["test"].values,
@@ -136,10 +136,10 @@ def _write(
 
 
 def to_csv(others: Elsewhere, score: Score, dims: int) -> bytes:
-    """Return a CSV with a line for each image, the one that costs most bits first.
+    """Return a CSV with a line for each image, the least likely one first.
 
-    `file` and `row` name the image: row is its position in an array or a data set, 0 for a picture.
-    `rank` is 1 for the image that costs most bits.
+    `file` and `row` identify the image: `row` is its position in an array or a data set, and 0 for
+    a picture. `rank` is 1 for the least likely image.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -152,7 +152,7 @@ def to_csv(others: Elsewhere, score: Score, dims: int) -> bytes:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return the text that a command prints of a record."""
+    """Return the text that the command prints."""
     lines = [f"bits/dim ({record['kind']})"]
     for key, name in (("test", f"test set of {record['data']}"), ("images", record["images"])):
         one = record["bits_per_dim"][key]

@@ -1,4 +1,4 @@
-"""Pipeline: a training command, which is a configuration, its presets, and a model built from it.
+"""Training commands: a configuration, its presets, and a model built from it.
 
 command line ─ parse ─> Config ─ load ─> Splits ─ build ─> Model ─ fit ─> weights
                                                    score, pictures ─> result.json, a table
@@ -27,7 +27,7 @@ from pipelines.runtime.user_modules import import_name
 
 C = TypeVar("C", bound=RunConfig)
 
-# The toolkit's own; a user's is package.module:name.
+# The toolkit's own. A user's is package.module:name.
 PIPELINES = {name: f"pipelines.{name}:PIPELINE" for name in ("pixelcnn", "autoencoder", "pixelvae")}
 
 FIRST_FLAGS = """Start with: --data NAME and --data-dir DIR (what to train on), --decoder NAME,
@@ -39,10 +39,10 @@ class Pipeline(Generic[C]):
     """A training command.
 
     Attributes:
-        name: of the command, `python -m pipelines.<name>`, or package.module:name of a user's own.
-        config: class of its flags.
-        presets: sets of defaults by name; that of a data set's name is taken with the data set.
-        build: makes the model of a configuration, for images like these.
+        name: name of the command `python -m pipelines.<name>`, or a user's package.module:name.
+        config: class of the flags.
+        presets: sets of defaults by name. One named like a data set is its default.
+        build: function that makes a model from a configuration and the specification of images.
         doc: description, for `--help`.
         examples: command lines, for `--help`.
     """
@@ -56,19 +56,19 @@ class Pipeline(Generic[C]):
 
     @property
     def stem(self) -> str:
-        """The name in run directories and results: that behind the colon."""
+        """Name in run directories and results: the part after the colon."""
         return self.name.rpartition(":")[2]
 
     def main(self, argv: Sequence[str] | None = None) -> None:
-        """Run the command: exit code 0, or 2 and one sentence for what a user can fix."""
+        """Run the command: exit code 0, or 2 and one sentence for an error a user can fix."""
         with exit_codes():
             self.train(self.parse(argv))
 
     def train(self, config: C) -> Any:
-        """Train, score and draw; everything ends up in the run directory.
+        """Train, score and draw, and write everything to the run directory.
 
         Returns:
-            The `Result`, in the first process; None in the others.
+            The `Result` in the first process, None in the others.
         """
         from pipelines.runs.train import train  # imports torch, which takes seconds: flags first
 
@@ -80,7 +80,7 @@ class Pipeline(Generic[C]):
         With `--resume`, over the configuration of the run in `--out`.
 
         Raises:
-            UserError: a flag is unknown, means nothing for the others, or has an impossible value.
+            UserError: a flag is unknown, does not apply, or has an impossible value.
             SystemExit: 2 for a flag that can't be read, 0 after `--help`.
         """
         args = list(sys.argv[1:] if argv is None else argv)
@@ -100,7 +100,7 @@ class Pipeline(Generic[C]):
         return config
 
     def _default(self, args: Sequence[str]) -> C:
-        """Return the configuration that the flags change."""
+        """Return the configuration whose values the flags replace."""
         out = value_of(args, "out")
         if out and "--resume" in args:
             record = read_record(at_home(out))
@@ -137,11 +137,11 @@ def find_pipeline(name: str, trusted: Sequence[str] = ()) -> Pipeline[Any]:
     """Return the pipeline of a run, by its name.
 
     Args:
-        name: of one of the toolkit's own, or package.module:name.
-        trusted: modules that the user has named, which may be imported.
+        name: name of one of the toolkit's own, or package.module:name.
+        trusted: modules that the user allows to be imported.
 
     Raises:
-        UserError: there is none of that name, or the user has not named its module.
+        UserError: there is no such pipeline, or its module is not trusted.
     """
     if name in PIPELINES:
         found = import_name(PIPELINES[name], "the pipeline")
@@ -154,14 +154,14 @@ def find_pipeline(name: str, trusted: Sequence[str] = ()) -> Pipeline[Any]:
 
 
 def require_trust(name: str, what: str, trusted: Sequence[str], cure: str = "") -> None:
-    """Raise a UserError unless the user has named the module of a run's own part.
+    """Raise a UserError unless the user trusts the module of a part of a run.
 
-    Reading a run directory runs no code, but for what its user asks to import.
+    Reading a run directory runs no code that the user has not asked to import.
 
     Args:
         name: package.module:name.
-        what: the part that it is.
-        trusted: modules, or names in them, that the user has given.
+        what: the part, such as "decoder".
+        trusted: modules, or names in them, that the user trusts.
         cure: advice in place of `--trust`.
     """
     if ":" not in name:
@@ -170,11 +170,11 @@ def require_trust(name: str, what: str, trusted: Sequence[str], cure: str = "") 
     allowed = [one.partition(":")[0] for one in trusted]
     if not any(module == one or module.startswith(one + ".") for one in allowed):
         cure = cure or f"give --trust {module} to import it"
-        raise UserError(f"this run's {what} is {name}, code of its own: {cure}")
+        raise UserError(f"this run's {what} is {name}, which is not part of the toolkit: {cure}")
 
 
 def trust_parts(record: RunRecord, trusted: Sequence[str]) -> None:
-    """Raise a UserError unless the user has named the modules of a run's decoder and likelihood."""
+    """Raise a UserError unless the user trusts the modules of a run's decoder and likelihood."""
     for part in ("decoder", "likelihood"):
         if ":" in (name := str(record.config.get(part, ""))):
             require_trust(name, part, trusted)

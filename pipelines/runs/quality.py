@@ -1,4 +1,4 @@
-"""Samples of a run's model, compared with its test images and its training images."""
+"""Quality of a run's samples, compared with its test images and its training images."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from pipelines.runtime.files import at_home
 from pipelines.runtime.output import free_name, write_record
 from pipelines.runtime.progress import Progress
 
-SHOWN = 10  # samples whose neighbors are drawn
+SHOWN = 10  # number of samples whose neighbors are shown
 
 
 class Drawn(NamedTuple):
-    """Samples and, of each, the test image whose label, code or other annotation it was given."""
+    """Samples, each with the test image whose label, code or other annotation it was given."""
 
     x: Tensor  # (N, C, H, W) levels
     given: np.ndarray | None  # (N,) positions in the test set
@@ -52,7 +52,7 @@ def judge_samples(
     accelerator: Accelerator = "auto",
     score_batch: int = 256,
 ) -> Findings:
-    """Draw samples, and write how close they are to test images and to training images.
+    """Draw samples, and measure their distance from test images and from training images.
 
     The arguments are the flags of `pixel-decoders quality`.
 
@@ -107,11 +107,11 @@ def check_counts(splits: Splits, num: int, neighbors: int) -> None:
 def find_network(
     fabric: Fabric, run: Run, run_dir: Path, splits: Splits, named: str, data_dir: str
 ) -> tuple[FeatureNetwork, dict[str, Any]]:
-    """Return the network that is named, or the run's classifier, trained if there is none yet.
+    """Return the named network, or the run's classifier, which is trained if there is none yet.
 
     Raises:
-        UserError: it is not a network, or there is none, and there are no labels to train one on.
-        CheckpointError: it is for other images.
+        UserError: it is not a network, or there is no classifier and no labels to train one on.
+        CheckpointError: the network is for other images.
     """
     folder = at_home(named or run_dir / "classifier")
     if ":" in named and not folder.exists():
@@ -119,13 +119,13 @@ def find_network(
     if not named and not (folder / "config.json").exists():
         if splits.train.labels is None or splits.train.num_classes < 2:
             raise UserError(
-                f"{run.config.data.data} as found has no labels to train a classifier on: name one "
-                "that was trained on images of this shape and number of levels with --features"
+                f"{run.config.data.data} has no labels to train a classifier on: give "
+                "--features with one that was trained on images of this shape and number of levels"
             )
         data = run.config.data
         data_dir = data_dir or data.data_dir
-        labelled = load(dataclasses.replace(data, data_dir=data_dir, condition="label"))
-        classifier.train(fabric, labelled.train, folder)
+        labeled = load(dataclasses.replace(data, data_dir=data_dir, condition="label"))
+        classifier.train(fabric, labeled.train, folder)
     network, saved = classifier.load(folder, splits.test)
     if not named and saved["num_classes"] != splits.train.num_classes:
         raise UserError(f"{folder} was trained on other images: delete it to train it again")
@@ -162,7 +162,7 @@ def draw(run: Run, test: Images, num: int, seed: int, batch_size: int) -> Drawn:
 
 
 def in_turn(images: Images, num: int) -> np.ndarray:
-    """Return positions of `num` images: all as often as possible, then a part of them."""
+    """Return positions of `num` images: all of them as often as possible, then some of them."""
     rounds, rest = divmod(num, len(images))
     every = [np.arange(len(images))] * rounds
     return np.concatenate([*every, scoring.part(images, rest)] if rest else every)
@@ -171,7 +171,7 @@ def in_turn(images: Images, num: int) -> np.ndarray:
 def compare(
     network: FeatureNetwork, drawn: Drawn, splits: Splits, num: int, batch_size: int
 ) -> dict[str, Any]:
-    """Return the Fréchet distances of samples, and of as many training images, to test images."""
+    """Return the Fréchet distances to test images of samples and of as many training images."""
     train, test = (
         _images(split, scoring.part(split, num)) for split in (splits.train, splits.test)
     )
@@ -183,8 +183,8 @@ def compare(
             "test_images": len(test),
         }
     }
-    labelled = drawn.given is not None and "label" in splits.test.condition
-    if labelled and isinstance(network, Classifier):
+    labeled = drawn.given is not None and "label" in splits.test.condition
+    if labeled and isinstance(network, Classifier):
         assert splits.test.labels is not None
         asked = torch.from_numpy(np.asarray(splits.test.labels)[drawn.given])
         found["label_agreement"] = classifier.accuracy(network, drawn.x, asked)
@@ -192,7 +192,7 @@ def compare(
 
 
 class Pixels:
-    """Levels of a set as an array that is read in slices, so that it need not fit in memory."""
+    """Levels of a set, as an array that is read in slices and need not fit in memory."""
 
     def __init__(self, images: Images):
         self.images = images
@@ -225,7 +225,7 @@ def _images(images: Images, indices: np.ndarray) -> Tensor:
 
 
 def neighbor_grid(drawn: Drawn, near: Neighbors, train: Images) -> Tensor:
-    """Return a picture (3, height, width) of the samples nearest to training images, next to those.
+    """Return a picture (3, height, width) of the samples nearest to training images.
 
     Each row is a sample and its neighbors.
     """
@@ -235,7 +235,7 @@ def neighbor_grid(drawn: Drawn, near: Neighbors, train: Images) -> Tensor:
 
 
 def _write(run_dir: Path, canvases: dict[str, Tensor], record: dict[str, Any]) -> list[Path]:
-    """Write the pictures and the record, under new names."""
+    """Write the pictures and the record to new files."""
     numbers = free_name(run_dir, "quality", ".json")
     files = []
     for name, canvas in canvases.items():
@@ -246,7 +246,7 @@ def _write(run_dir: Path, canvases: dict[str, Tensor], record: dict[str, Any]) -
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return the text that a command prints of a record."""
+    """Return the text that the command prints."""
     frechet, near, source = record["frechet"], record["neighbors"], record["features"]
     accuracy = f" ({source['accuracy']:.1%} right on test images)" if "accuracy" in source else ""
     lines = [

@@ -1,4 +1,4 @@
-"""The receptive field of a decoder, measured, as text and as a picture."""
+"""Receptive field of a decoder, measured and shown as text and as a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decoder_of(run: str | Path, trust: Sequence[str] = ()) -> Decoder:
 
 
 def untrained(config: DecoderConfig, image_shape: tuple[int, int, int], levels: int) -> Decoder:
-    """Return the decoder that flags describe, with random weights, the same ones every time."""
+    """Return the decoder that flags describe, with the same random weights every time."""
     torch.manual_seed(0)
     return checked(make_decoder, config, ImageSpec(image_shape, levels))
 
@@ -42,10 +42,10 @@ def show_receptive_field(
     """Measure which sub-pixels the prediction of one depends on, and write a picture.
 
     Args:
-        decoder: an autoregressive one.
-        row: of the sub-pixel that is predicted; None for the middle one.
-        col: its column; None for the middle one.
-        channel: its channel; None for the last one.
+        decoder: an autoregressive decoder.
+        row: row of the predicted sub-pixel, or None for the middle one.
+        col: its column, or None for the middle one.
+        channel: its channel, or None for the last one.
         out: the picture to write, if any.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run ends with: its scores as a result file, its pictures, and a table on the screen."""
+"""Results of a run: its scores as a result file and as a table on the screen."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pipelines.runtime import provenance
 from pipelines.runtime.files import whole_file
 
 VALIDATION_IMAGES = 1000
-MOST_IMAGE_BYTES = 32 * 2**20  # of images.npy
+MOST_IMAGE_BYTES = 32 * 2**20  # limit of images.npy
 
 
 class Scored(NamedTuple):
-    """What a model scores on a set."""
+    """Scores of a model on a set, with the importance-weighted estimates by K."""
 
     evaluation: Evaluation
     estimates: dict[int, Score]
@@ -37,14 +37,19 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a result says besides its scores: where it comes from.
+    """Provenance of a result.
 
     Attributes:
-        commit: of the toolkit when the command began.
-        train_seconds: of all of the training; None where it was another command's.
-        device: that the numbers were computed on.
-        seconds: of this process, everything included.
-        validation: the images that were scored during training; None as for train_seconds.
+        pipeline: name of the pipeline.
+        command: command line.
+        commit: commit of the toolkit when the command began.
+        config: every flag by name.
+        steps: steps of training.
+        train_seconds: time of all of the training, or None if another command trained.
+        device: device that computed the numbers.
+        seconds: time of this process, everything included.
+        baseline: score of independent pixels.
+        validation: images that were scored during training, or None as for train_seconds.
     """
 
     pipeline: str
@@ -69,10 +74,18 @@ def score(
     terms: Callable[..., Terms] | None = None,
     compile: bool = False,
 ) -> Scored:
-    """Score every image of a set; of a bound, with the importance-weighted estimates up to K.
+    """Score every image of a set, with importance-weighted estimates if the score is a bound.
 
-    The model is moved to this process's device, and stays there. `terms` is what is called, if not
-    the model itself; `compile` is for the many passes of the estimates.
+    Moves the model to this process's device.
+
+    Args:
+        fabric: devices and processes.
+        model: the model to score.
+        images: the set.
+        batch_size: number of images at once.
+        importance_samples: K of the estimate (0: none).
+        terms: function to call in place of the model.
+        compile: whether to compile the decoder for the many passes of the estimates.
     """
     model.to(fabric.device)
     evaluation = scoring.score(fabric, terms or model, images, batch_size=batch_size)
@@ -86,7 +99,7 @@ def score(
 
 
 def curve(k: int) -> tuple[int, ...]:
-    """The numbers of samples at which an estimate up to K is shown: powers of ten that divide it.
+    """Return the numbers of samples at which to show an estimate: K and the powers of 10 in it.
 
     >>> curve(100), curve(1000), curve(64)
     ((1, 10, 100), (1, 10, 100, 1000), (1, 64))
@@ -96,9 +109,9 @@ def curve(k: int) -> tuple[int, ...]:
 
 
 def validate(fabric: Fabric, model: Model, images: Images, *, batch_size: int) -> dict[str, float]:
-    """Scores of (at most 1,000 of) the images during training, for its curves.
+    """Return the scores of at most 1,000 of the images, for the curves of training.
 
-    The images are the same ones every time, drawn from all.
+    The images are drawn from all, the same ones every time.
     """
     model.to(fabric.device)
     chosen = scoring.part(images, VALIDATION_IMAGES)
@@ -114,14 +127,14 @@ def validate(fabric: Fabric, model: Model, images: Images, *, batch_size: int) -
 
 
 def describe_validation(images: Images) -> str:
-    """Say which images `validate` scores."""
+    """Describe the images that `validate` scores."""
     return f"{images.split}: {scoring.describe_part(images, VALIDATION_IMAGES)}"
 
 
 def to_result(
     scored: Scored, model: Model, images: Images, origin: Provenance, study: Study | None = None
 ) -> Result:
-    """Return the content of a result file, which checks itself for contradictions."""
+    """Return the content of a result file. Building it checks it for contradictions."""
     evaluation, estimates = scored
     latents = model.has_latents
     points = tuple(
@@ -169,35 +182,35 @@ def to_result(
 def write(file: Path, result: Result, scored: Scored, *, replace: bool = False) -> None:
     """Write a result file and, next to it, the nats of every image in the set's order.
 
-    The latter is nll.npy next to result.json, and <name>.nll.npy next to any other <name>.json.
-    Whenever this is interrupted, there is the old result or the new one, with its own scores or
-    with none, but never with the other's.
+    The nats are in nll.npy next to result.json, and in <name>.nll.npy next to another <name>.json.
+    An interruption leaves the old result or the new one, with its own scores or with none, but
+    never with the other's.
 
     Args:
         file: the result file.
         result: its content.
         scored: the scores of the images.
-        replace: whether the two may take the place of others.
+        replace: whether existing files may be replaced.
 
     Raises:
-        WriteError: they can't be written, or, without `replace`, one of them exists.
+        WriteError: the files can't be written, or one of them exists and `replace` is False.
     """
     scores = scores_beside(file)
     with whole_file(scores, replace=replace) as values, whole_file(file, replace=replace) as text:
         np.save(values, scored.evaluation.nll.values)
         text.write(to_bytes(result))
-        values.flush()  # what can fail fails before the old scores are gone
+        values.flush()  # fails, if at all, before the old scores are removed
         text.flush()
         if replace:
             Path(os.path.realpath(scores)).unlink(missing_ok=True)
-        # the innermost comes first: the result takes its name, then its scores theirs
+        # the inner context ends first: the result gets its name, then the scores get theirs
 
 
 def keep(run_dir: Path, result: Result, images: Images) -> None:
-    """Keep what comparing runs needs: images.npy, and settings beside scores in TensorBoard.
+    """Write images.npy, and the settings with the scores in TensorBoard, for comparing runs.
 
-    images.npy holds images as displayed, uint8 (N, C, H, W), in the order of nll.npy: the first
-    32 MiB of them at the most.
+    images.npy has the images as displayed, uint8 (N, C, H, W), in the order of nll.npy, but at most
+    the first 32 MiB of them.
     """
     count = min(len(images), max(1, MOST_IMAGE_BYTES // result.dims))
     shown = [
@@ -220,7 +233,7 @@ def keep(run_dir: Path, result: Result, images: Images) -> None:
 
 
 def table(result: Result, run_dir: Path) -> str:
-    """The last lines that a command prints: what was measured, in both units, and where it lies."""
+    """Return the text that a command prints: the scores in both units, and the run directory."""
     marks = {"exact": "=", "bound": "≤"}
     labels = {"exact": "exact", "bound": "bound (-ELBO)"}
     rows: list[tuple[str, str, float, float | None]] = [
@@ -256,7 +269,7 @@ def table(result: Result, run_dir: Path) -> str:
 
 
 def _both_units(nats: float, stderr: float | None, dims: int) -> tuple[str, str]:
-    """A number and its standard error, in nats/image and in bits/dim."""
+    """Return a number and its standard error, in nats/image and in bits/dim."""
     if stderr is None or math.isnan(stderr):
         return f"{nats:.3f}", f"{bits_per_dim(nats, dims):.4f}"
     in_bits = f"{bits_per_dim(nats, dims):.4f} ± {bits_per_dim(stderr, dims):.4f}"
@@ -264,7 +277,7 @@ def _both_units(nats: float, stderr: float | None, dims: int) -> tuple[str, str]
 
 
 def describe(model: Model) -> str:
-    """A model's name in tables: its decoder, and what makes its conditioning.
+    """Return a model's name in tables: its decoder and its encoder.
 
     >>> from decoders import PixelCNN
     >>> describe(Model(PixelCNN((1, 8, 8), num_levels=2, num_layers=1)))

@@ -1,4 +1,4 @@
-"""Samples and completions of a run's model, drawn and written as pictures and levels."""
+"""Samples and completions of a run's model, written as pictures and levels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sample(
     accelerator: Accelerator = "auto",
     score_batch: int = 256,
 ) -> Findings:
-    """Draw from a run's model, and write the files that are asked for.
+    """Draw from a run's model, and write the files.
 
     The arguments are the flags of `pixel-decoders sample`.
 
@@ -86,7 +86,7 @@ def sample(
 
 
 def _animation(png: Path, *, named: bool) -> Path:
-    """Return the name of the animation next to a picture; a new one unless the user named it."""
+    """Return the name of the animation next to a picture, a new one unless the user named it."""
     return png.with_suffix(".gif") if named else free_name(png.parent, png.stem, ".gif")
 
 
@@ -114,7 +114,7 @@ def draw(
 def generation(x: Tensor, known: Tensor | None, frames: int = 60) -> Iterator[Tensor]:
     """Yield about `frames` stages of the generation, gray where nothing is drawn yet.
 
-    A sub-pixel never changes once it is drawn, so that the finished images hold every stage.
+    A drawn sub-pixel never changes, so the finished images contain every stage.
 
     Args:
         x: finished images (N, C, H, W), as displayed.
@@ -131,16 +131,16 @@ def generation(x: Tensor, known: Tensor | None, frames: int = 60) -> Iterator[Te
     for step in range(steps + 1):
         done = place < height * width * step // steps
         done = (done if known is None else done | known).expand(x.shape)
-        if int(done.sum()) > shown:  # nothing changes in the parts that are kept
+        if int(done.sum()) > shown:  # kept parts do not change
             shown = int(done.sum())
             yield torch.where(done, x, torch.full_like(x, 128))
 
 
 def resized(run: Run, size: str) -> Model:
-    """Return the run's model, same weights, for another height and width, such as "48x64".
+    """Return the run's model with the same weights for another size, such as "48x64".
 
     Raises:
-        UserError: it is not a size, or the weights or the conditioning do not allow it.
+        UserError: it is not a size, or the weights or the conditioning do not allow another one.
     """
     if not size:
         return run.model
@@ -161,14 +161,14 @@ def resized(run: Run, size: str) -> Model:
         load_into(decoder, run.model.decoder.state_dict(), Path("weights.safetensors"))
     except CheckpointError as error:
         raise UserError(
-            f"--size {size}: a {type(decoder).__name__} has weights for each place of the image, "
+            f"--size {size}: a {type(decoder).__name__} has weights for each position of an image, "
             f"so it draws {run.spec.image_shape[1]}x{run.spec.image_shape[2]} only"
         ) from error
     return Model(decoder, run.model.encoder).eval()
 
 
 def _canvas(shown: Tensor, plan: Plan) -> Tensor:
-    """Return one picture of images as displayed, (N, C, H, W), in the layout of the plan."""
+    """Return one picture of displayed images (N, C, H, W), in the layout of the plan."""
     if not plan.front:
         return pictures.grid(shown, 256, plan.columns)
     front = rearrange(list(plan.front), "col row c h w -> row col c h w")
@@ -178,7 +178,7 @@ def _canvas(shown: Tensor, plan: Plan) -> Tensor:
 
 
 def _stem(wanted: Wanted, size: str, temperature: float, seed: int) -> str:
-    """Return a file name that says what was drawn, such as samples-label3-t0.9-seed1."""
+    """Return a file name that describes the images, such as samples-label3-t0.9-seed1."""
     words = (
         "samples" if wanted.complete == "none" else f"complete-{wanted.complete}",
         "" if wanted.grid == "square" else wanted.grid,

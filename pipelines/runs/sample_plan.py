@@ -38,11 +38,11 @@ class Plan(NamedTuple):
     num: int
     columns: int
     known: tuple[Tensor, Tensor] | None = None  # (N, C, H, W) each
-    front: tuple[Tensor, ...] = ()  # pictures at the front of each row, (rows, C, H, W) of 0..255
+    front: tuple[Tensor, ...] = ()  # at the front of each row, (rows, C, H, W) of 0..255
 
 
 def make_plan(run: Run, wanted: Wanted, generator: torch.Generator) -> Plan:
-    """Plan from what each image is drawn: a prior, an annotation, a code, a part of an image.
+    """Plan the source of each image: a prior, an annotation, a code or a known part.
 
     Raises:
         UserError: the flags don't fit one another or the model.
@@ -54,7 +54,7 @@ def make_plan(run: Run, wanted: Wanted, generator: torch.Generator) -> Plan:
     if wanted.complete != "none" or (model.given and not free):
         return _plan_from_test(run, wanted, generator)
     if wanted.data_dir:
-        raise UserError("--data-dir is for test images, and nothing here needs them: leave it out")
+        raise UserError("--data-dir is for test images, which are not needed here: leave it out")
     num, columns = wanted.num, max(1, round(math.sqrt(wanted.num)))
     y = None
     if model.num_classes and wanted.label is None:
@@ -126,7 +126,7 @@ def kept(part: Complete, image_shape: tuple[int, int, int]) -> Tensor:
 
 
 def _check_model(run: Run, wanted: Wanted) -> None:
-    """Raise a UserError for flags that this model has no use for or that exclude one another."""
+    """Raise a UserError for flags that do not apply to the model or exclude one another."""
     kind, classes = run.model.kind, run.spec.num_classes
     parts = () if run.model.encoder is None else run.model.encoder.parts
     if not any(part.num_classes for part in parts):
@@ -143,7 +143,7 @@ def _check_model(run: Run, wanted: Wanted) -> None:
 
 
 def _asked(encoder: Encoder, wanted: Wanted, y: Annotation, num: int) -> Annotation:
-    """Return the annotations y of `num` images, with the label or caption of the flags put in."""
+    """Return the annotations y of `num` images, with the label or caption of the flags."""
     try:
         return encoder.annotation(num, y, label=wanted.label, caption=wanted.caption)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Scores of a model on a data set: every image once, spread over the processes of a run."""
+"""Scores of a model on a data set: every image once, distributed over the processes of a run."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from pipelines.runtime.devices import compiled
 from pipelines.runtime.progress import Progress
 
 BASELINE_IMAGES = 10_000
-BOUND, ESTIMATE, CODES = range(3)  # what latents are drawn for: each has draws of its own
+BOUND, ESTIMATE, CODES = range(3)  # purposes of latents, each with its own draws
 _PURPOSE = int.from_bytes(b"latents", "big")
-_DRAW = 2**40  # counters from one draw to the next: more than the latents of any set
+_DRAW = 2**40  # counters between two draws, more than the latents of any set
 
 
 def move(y: Any, device: torch.device) -> Any:
-    """An annotation, a tuple of them or none, on a device."""
+    """Return an annotation, a tuple of them or None, on a device."""
     if isinstance(y, tuple):
         return tuple(move(part, device) for part in y)
     return None if y is None else y.to(device)
 
 
 def part(images: Images, num: int) -> np.ndarray:
-    """Positions of `num` images (0: all) that represent a set: seeded, stratified by label.
+    """Return positions of `num` images (0: all) that represent a set, stratified by label.
 
-    The same ones at every call.
+    They are the same ones at every call.
     """
     return subset.draw(len(images), num, images.labels)
 
 
 def describe_part(images: Images, num: int) -> str:
-    """Say for a result which images `part` chose."""
+    """Describe the images that `part` chooses, for a result."""
     said = subset.describe(len(images), num, images.labels)
     return said or f"all {len(images):,}"
 
 
 def others(count: int) -> np.ndarray:
-    """Another image for each of a set: its predecessor in one random cycle of them all.
+    """Return another image for each of a set: its predecessor in one random cycle of them all.
 
-    Never itself, if there are two, and the same one every time.
+    It is never the image itself, if there are two, and is the same one every time.
 
     >>> sorted(others(4).tolist()), bool((others(4) == np.arange(4)).any())
     ([0, 1, 2, 3], False)
@@ -65,14 +65,14 @@ def others(count: int) -> np.ndarray:
 def latent_noise(
     shapes: Sequence[tuple[int, ...]], purpose: int, indices: np.ndarray, first: int, num: int
 ) -> tuple[Tensor, ...]:
-    """Standard normal numbers for latents: a function of purpose, image, draw and level alone.
+    """Return standard normal numbers for latents, a function of purpose, image, draw and level.
 
     Args:
-        shapes: of one image's latents per level.
+        shapes: shapes of one image's latents per level.
         purpose: BOUND, ESTIMATE or CODES.
         indices: (B,) positions of the images in their set.
         first: number of the first draw.
-        num: how many draws of each image.
+        num: number of draws of each image.
 
     Returns:
         (B · num, *shape) float32 per level, image by image.
@@ -90,7 +90,7 @@ def latent_noise(
 def batches(
     fabric: Fabric, images: ImageSet, chosen: np.ndarray, batch_size: int, label: str
 ) -> Iterator[tuple[np.ndarray, tuple[Tensor, Any]]]:
-    """This process's share of the chosen images, none of them padded and none dropped.
+    """Yield this process's share of the chosen images, without padding or dropping any.
 
     Each batch comes with its positions in `chosen`.
     """
@@ -104,7 +104,7 @@ def batches(
 
 
 def reducer(fabric: Fabric) -> Any:
-    """Sums a float64 CPU tensor over the processes."""
+    """Return a function that sums a float64 CPU tensor over the processes."""
     if fabric.world_size == 1:
         return lambda tensor: tensor
 
@@ -126,10 +126,10 @@ def score(
     chosen: np.ndarray | None = None,
     label: str = "score",
 ) -> Evaluation:
-    """The exact NLL or bound of every image, or of the chosen ones, in nats, eval mode and float32.
+    """Return the NLL or bound in nats of every image, or of the chosen ones, in float32 eval mode.
 
-    Each image's latents are drawn from counters of its own, so that its score is a function of the
-    model and the image: neither batches nor processes matter. The caller's random state is kept.
+    Each image's latents are drawn from its own counters, so its score depends on the model and the
+    image alone, not on batches or processes. The caller's random state is kept.
     """
     chosen = np.arange(len(images)) if chosen is None else chosen
     with _fixed_seed(fabric):
@@ -139,7 +139,7 @@ def score(
 
 
 def _noise(model: Any, purpose: int, chosen: np.ndarray) -> Noise | None:
-    """The noise of a model's latents by places in `chosen`; None for a model that takes none."""
+    """Return the noise of a model's latents by places in `chosen`, or None without latents."""
     shapes = model.latent_shapes if isinstance(model, Model) else ()
     if not shapes:
         return None
@@ -148,7 +148,7 @@ def _noise(model: Any, purpose: int, chosen: np.ndarray) -> Noise | None:
 
 @contextmanager
 def _fixed_seed(fabric: Fabric) -> Iterator[None]:
-    """Seed what draws without counters: an encoder of the user's own without `latent_shapes`."""
+    """Seed encoders that draw without counters: a user's own without `latent_shapes`."""
     with torch.random.fork_rng():
         torch.manual_seed(1_000_003 + fabric.global_rank)
         yield
@@ -163,10 +163,10 @@ def estimate(
     batch_size: int,
     compile: bool = False,
 ) -> dict[int, Score]:
-    """The importance-weighted estimates of a set for each K, in nats per image.
+    """Return the importance-weighted estimates of a set for each K, in nats per image.
 
-    A pass holds at most `batch_size` (image, sample) pairs, whatever K is, and nearly all passes
-    hold equally many, for the sake of a compiled decoder.
+    A pass has at most `batch_size` (image, sample) pairs for any K. Nearly all passes have the same
+    number, so that a compiled decoder is compiled once.
     """
     chunk = max(d for d in range(1, min(ks[-1], batch_size) + 1) if ks[-1] % d == 0)
     if compile:
@@ -182,10 +182,10 @@ def estimate(
 
 
 def independent_pixels(train: Images, test: Images) -> dict[str, Any]:
-    """The baseline that any decoder must beat: each sub-pixel on its own, whatever the image.
+    """Return the baseline that any decoder must beat: sub-pixels that are independent.
 
-    The frequencies of each sub-pixel's levels among (at most 10,000) training images, one added to
-    each count, score the test images. It is exact, and needs no network.
+    The test images are scored by the frequencies of each sub-pixel's levels in at most 10,000
+    training images, with one added to each count. The score is exact, and needs no network.
     """
     chosen = part(train, BASELINE_IMAGES)
     levels, dims = train.num_levels, int(np.prod(train.image_shape))

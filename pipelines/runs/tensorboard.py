@@ -1,4 +1,4 @@
-"""TensorBoard beyond the curves of training: pictures, the embedding projector, hyperparameters."""
+"""Pictures, codes in the embedding projector and hyperparameters in TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipelines.data.sets import to_display
 from pipelines.runs.pictures import in_color
 from pipelines.training.logs import EVENTS, Events
 
-MOST_NUMBERS = 1_000_000  # that the projector is given; it reads them as text
-LARGEST_SPRITE = 8192  # pixels; a browser's limit for one texture
+MOST_NUMBERS = 1_000_000  # limit for the projector, which reads them as text
+LARGEST_SPRITE = 8192  # pixels, a browser's limit for one texture
 
 
 def add_pictures(run_dir: Path, canvases: Mapping[str, Tensor]) -> None:
@@ -31,15 +31,15 @@ def add_pictures(run_dir: Path, canvases: Mapping[str, Tensor]) -> None:
 def add_projector(
     run_dir: Path, codes: Mapping[str, Tensor], x: Tensor, num_levels: int, labels: Any
 ) -> None:
-    """Show codes in the embedding projector, each as its image; what it showed before goes.
+    """Show codes in the embedding projector, each as its image, in place of earlier ones.
 
-    As many as make a million numbers, and as their thumbnails fit into one texture.
+    They are limited to a million numbers, and to thumbnails that fit into one texture.
 
     Args:
         run_dir: the run.
         codes: (N, …) by the name of the level.
         x: (N, C, H, W) levels of the images.
-        num_levels: of the images.
+        num_levels: number of levels of a sub-pixel.
         labels: (N,), or None.
     """
     side = max(x.shape[2:])
@@ -55,20 +55,20 @@ def add_projector(
 
 
 def _thumbnails(x: Tensor, num_levels: int, side: int) -> Tensor:
-    """Images as colour floats in [0, 1], on black squares: the projector knows no others."""
+    """Return images as color floats in [0, 1] on black squares, as the projector needs them."""
     shown = in_color(to_display(x, num_levels).float() / 255)
     return F.pad(shown, (0, side - x.shape[3], 0, side - x.shape[2]))
 
 
 def add_hparams(run_dir: Path, config: Mapping[str, Any], scores: Mapping[str, float]) -> None:
-    """Show the settings beside the final scores; to be called once, when those are known.
+    """Show the settings with the final scores. Call it once, when those are known.
 
-    TensorBoard takes the first record of a run for all, so one without scores would stay.
+    TensorBoard only reads the first record of a run, so one without scores would stay.
     """
     simple = {
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in config.items()
     }
     with Events(run_dir) as events:
-        # "." keeps it in the run itself; by default it would be a run of its own beside it
+        # "." keeps it in the run itself: by default it would be another run next to it
         events.add(SummaryWriter.add_hparams, simple, dict(scores), run_name=".")

@@ -1,4 +1,4 @@
-"""Decoded traversals between codes: images for codes on a path from one end to the other.
+"""Decoded traversals: images of the codes on a path from one end to the other.
 
 two test images, or two labels ── encoder ─> two codes ─ path ─> codes (T, N, …)
                                              noise ─ decoder ─> images (T, N, C, H, W)
@@ -61,7 +61,7 @@ def image_ends(images: Images, pairs: int) -> Ends:
 
 
 def label_ends(pairs: int, num_classes: int) -> Ends:
-    """Return pairs of different labels, each pair once: 0 to 1, 1 to 2, …; then 0 to 2, 1 to 3, …
+    """Return pairs of different labels, each pair once: 0 to 1, 1 to 2, … then 0 to 2, 1 to 3, …
 
     >>> label_ends(4, 3)
     Ends(first=array([0, 1, 2, 0]), last=array([1, 2, 0, 2]))
@@ -92,20 +92,20 @@ def between_images(
     noise: Noise = "common",
     seed: int = 0,
 ) -> Traversal:
-    """Traverse between the codes of images: the posterior means, or codes without latents.
+    """Traverse between codes of images: the posterior means, or the codes if without latents.
 
     Args:
-        model: with an encoder.
+        model: a model with an encoder.
         images: the set in which `ends` are positions.
-        ends: of each traversal.
-        steps: codes on each, both ends included.
-        method: None for `default_method`.
-        level: with two levels of latents, "top" moves the top one and draws the bottom one from its
-            prior given the top, with the same noise at every step; "bottom" keeps the top one of
-            the first image, and moves the bottom one between two draws from that prior.
+        ends: the ends of each traversal.
+        steps: number of codes of each traversal, both ends included.
+        method: the path, or None for `default_method`.
+        level: the level that changes if there are two. "top" draws the bottom one from its prior
+            given the top, with the same noise at every step. "bottom" keeps the top one of the
+            first image, and traverses between two draws from that prior.
         noise: "common" draws the pixels of a traversal with the same random numbers at every step,
-            so that only the code changes; "independent" draws new ones.
-        seed: of all noise.
+            so that only the code changes. "independent" draws new ones.
+        seed: seed of all noise.
 
     Raises:
         ValueError: there is no arc between two codes: see `eval.interpolation.slerp`.
@@ -137,7 +137,7 @@ def between_labels(
     noise: Noise = "common",
     seed: int = 0,
 ) -> Traversal:
-    """Traverse between the codes of labels; arguments as in `between_images`."""
+    """Traverse between the codes of labels, with arguments as in `between_images`."""
     encoder = _encoder(model)
     device = device_of(model)
     first, last = (encoder(None, torch.from_numpy(side).to(device)).h for side in ends)
@@ -165,7 +165,7 @@ def _one_level(
     level: Level,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return codes h (T, N, …) of traversals on which one of two levels of latents moves."""
+    """Return codes h (T, N, …) of traversals in which one of two levels of latents changes."""
     top = encoder.posterior(*first)[0].mean
     if level == "top":
         other = encoder.posterior(*last)[0].mean
@@ -183,7 +183,7 @@ def _one_level(
 def decode(
     model: Model, h: Tensor, noise: Noise, generator: torch.Generator, *, batch_size: int = 256
 ) -> Tensor:
-    """Draw an image from each code: (T, N, …) to (T, N, C, H, W) on the CPU."""
+    """Draw an image from each code (T, N, …), and return (T, N, C, H, W) on the CPU."""
     steps, pairs = h.shape[:2]
     shape = model.decoder.image_shape
     own = 1 if noise == "common" else steps

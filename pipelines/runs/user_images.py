@@ -1,4 +1,4 @@
-"""Images from elsewhere, as a run's model sees its own: with as many levels, binarized alike.
+"""Images from elsewhere, prepared like a run's own: the same levels, the same binarization.
 
 picture │ folder │ .npy │ .npz │ name of a data set ── draw, decode, check ──> Elsewhere
 """
@@ -28,15 +28,15 @@ from pipelines.runtime.files import at_home
 
 
 class Source(NamedTuple):
-    """A user's words for images from elsewhere.
+    """Images from elsewhere, as the flags name them.
 
     Attributes:
         name: a picture, a folder, an .npy, an .npz or the name of a data set.
-        num: images to draw from them (0: all).
-        native_levels: levels of an array (0: as many as it carries, or else as the run has).
+        num: number of images to draw from them (0: all).
+        native_levels: levels of an array (0: the number in the file, else that of the run).
         resize: whether pictures are cropped and resized.
-        background: the color under their transparent pixels (default: the run's).
-        data_dir: where a data set is.
+        background: background color of transparent pixels (default: the run's).
+        data_dir: folder of a data set.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Source(NamedTuple):
 
 
 class Elsewhere(NamedTuple):
-    """Images from elsewhere, and those that were drawn from them.
+    """Images from elsewhere, and the choice of those to score.
 
     Attributes:
-        images: as the model sees its own.
+        images: the images, prepared like the run's own.
         chosen: (N,) positions in `images` to score.
         files: the file of each, or the name of its data set.
         rows: (N,) the position of each within its file or data set.
-        drawn: how they were chosen.
+        drawn: description of the choice.
     """
 
     images: Images
@@ -69,13 +69,13 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
     """Read images from elsewhere.
 
     Args:
-        run: whose model is to see them.
-        source: what to read.
+        run: the run whose model scores them.
+        source: the images.
         test: the run's own test images.
 
     Raises:
-        UserError: there are none by this name, or they have another shape or too few levels.
-        DataError: they are damaged.
+        UserError: there are no images of this name, or they have another shape or too few levels.
+        DataError: the files are damaged.
     """
     if source.name in DATA_NAMES:
         _refuse_unused(source, "a data set")
@@ -102,27 +102,27 @@ def read(run: Run, source: Source, test: Images) -> Elsewhere:
 
 
 def _refuse_unused(source: Source, kind: str, *used: str) -> None:
-    """Raise a UserError for options that this kind of images has no use for."""
+    """Raise a UserError for options that do not apply to this kind of images."""
     for name in ("native_levels", "resize", "background"):
         if name not in used and getattr(source, name):
-            raise UserError(f"--{name.replace('_', '-')} means nothing for {kind}: leave it out")
+            raise UserError(f"--{name.replace('_', '-')} does not apply to {kind}: leave it out")
 
 
 def _shape(run: Run) -> tuple[int, int, int]:
-    """The shape of the images before the run pads them."""
+    """Return the shape of the images before the run pads them."""
     channels, height, width = run.spec.image_shape
     return channels, height - 2 * run.config.data.pad, width - 2 * run.config.data.pad
 
 
 def _images(run: Run, test: Images, path: Path, pixels: np.ndarray, native: int) -> Images:
-    """Pixels (N, C, H, W) of `native` levels as a set like the run's own."""
+    """Return pixels (N, C, H, W) of `native` levels as a set like the run's own."""
     if pixels.shape[1:] != _shape(run) or len(pixels) == 0:
         raise UserError(
             f"expected images of shape {list(_shape(run))} as in the run, got "
             f"{len(pixels)} of {list(pixels.shape[1:])} in {path}"
         )
     if native < run.spec.num_levels:
-        raise UserError(f"{path} has {native} levels, but the run {run.spec.num_levels}")
+        raise UserError(f"{path} has {native} levels, but the run has {run.spec.num_levels}")
     return dataclasses.replace(
         test,
         name=path.resolve().stem,
@@ -138,9 +138,10 @@ def _images(run: Run, test: Images, path: Path, pixels: np.ndarray, native: int)
 
 
 def _pictures(path: Path, num: int, rules: Rules) -> tuple[np.ndarray, list[str], str]:
-    """A picture, or some below a folder: (N, C, H, W) uint8, their files, how they were chosen.
+    """Return pictures (N, C, H, W) uint8, their files, and a description of their choice.
 
-    They are turned to grey or color as need be, and drawn with each folder's share.
+    `path` is a picture or a folder. Pictures are converted to gray or color like the run's, and the
+    choice is stratified by folder.
     """
     listing = list_folder(path) if path.is_dir() else list_files(path.parent, [path.name])
     files = [listing.name(row) for row in range(listing.count)]
@@ -160,11 +161,10 @@ def _pictures(path: Path, num: int, rules: Rules) -> tuple[np.ndarray, list[str]
 
 
 def _array(path: Path, source: Source, num_levels: int) -> tuple[np.ndarray, int]:
-    """The images (N, C, H, W) of an .npy or .npz, and how many levels they have.
+    """Return the images (N, C, H, W) of an .npy or .npz file, and their number of levels.
 
     Raises:
-        UserError: the number that is asked for, that the file carries and the levels themselves
-            contradict one another.
+        UserError: --native-levels, the number in the file and the levels contradict one another.
     """
     carried = None
     if path.suffix == ".npy":
@@ -175,24 +175,27 @@ def _array(path: Path, source: Source, num_levels: int) -> tuple[np.ndarray, int
         carried = 2
     asked = source.native_levels
     if asked and carried not in (None, asked):
-        raise UserError(f"{path} has {carried} levels, it says, but --native-levels is {asked}")
+        raise UserError(
+            f"{path} says that it has {carried} levels, but --native-levels is {asked}: "
+            "correct one of them"
+        )
     native = asked or carried or num_levels
     pixels = channels_first(str(path), array)
     if pixels.dtype.kind == "i" and len(pixels) and (low := int(pixels.min())) < 0:
-        raise UserError(f"{path} has level {low}: levels count from 0, renumber them")
+        raise UserError(f"{path} has level {low}: expected levels from 0 on: renumber them")
     if len(pixels) and (top := int(pixels.max())) >= native:
         if asked or carried:
             said = f"--native-levels is {asked}" if asked else f"says that it has {carried} levels"
-            raise UserError(f"{path} has level {top}, but {said}: correct one of the two")
+            raise UserError(f"{path} has level {top}, but {said}: correct one of them")
         raise UserError(
-            f"{path} has level {top}, but this run's images have {num_levels} levels: say how many "
-            "the array has by --native-levels"
+            f"{path} has level {top}, but this run's images have {num_levels} levels: give the "
+            "number of levels of the array with --native-levels"
         )
     return pixels, native
 
 
 def _of_npz(path: Path) -> np.ndarray:
-    """The images of an .npz: its `test` or `valid`, or its only array of images."""
+    """Return the images of an .npz file: `test`, `valid` or the only array of images."""
     arrays = read_npz(path)
     for name in ("test", "valid"):
         if name in arrays:
@@ -207,7 +210,7 @@ def _of_npz(path: Path) -> np.ndarray:
 
 
 def _data_set(run: Run, source: Source) -> Elsewhere:
-    """The test split of another data set, with the levels of the run's."""
+    """Return the test split of another data set, with the run's number of levels."""
     binarize, (channels, _, _) = run.config.data.binarize, run.spec.image_shape
     images = load(
         DataConfig(

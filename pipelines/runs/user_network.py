@@ -1,4 +1,4 @@
-"""A network of the user's own, named on the command line, as features for `pipelines.quality`.
+"""A user's own network, named on the command line, as features for `pipelines.quality`.
 
 package.module:name ── import ──> nn.Module: floats (B, C, H, W) in [0, 1] -> (B, F)
 """
@@ -15,15 +15,15 @@ from pipelines.runs.classifier import FeatureNetwork
 from pipelines.runtime.errors import UserError
 
 
-class Foreign(FeatureNetwork):
-    """The features of levels, by a network that takes floats.
+class UserNetwork(FeatureNetwork):
+    """Features of levels by a network that takes floats.
 
     Args:
         network: floats (B, C, H, W) in [0, 1] to features (B, …).
-        num_levels: of the images.
+        num_levels: number of levels of a sub-pixel.
 
-    >>> foreign = Foreign(nn.AvgPool2d(4), num_levels=17)
-    >>> foreign.features(torch.full((2, 1, 8, 8), 16, dtype=torch.uint8)).tolist()
+    >>> own = UserNetwork(nn.AvgPool2d(4), num_levels=17)
+    >>> own.features(torch.full((2, 1, 8, 8), 16, dtype=torch.uint8)).tolist()
     [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
     """
 
@@ -32,18 +32,17 @@ class Foreign(FeatureNetwork):
         self.network, self.num_levels = network, num_levels
 
     def features(self, x: Tensor) -> Tensor:
-        """Of images (B, C, H, W) of levels: (B, F) float32."""
+        """Return features (B, F), float32, of images (B, C, H, W) of levels."""
         return self.network(to_display(x, self.num_levels).float() / 255).flatten(1).float()
 
 
-def load(name: str, images: Images) -> Foreign:
-    """The network `package.module:name`: an nn.Module, or a function that makes one.
+def load(name: str, images: Images) -> UserNetwork:
+    """Return the network `package.module:name`: an nn.Module, or a function that returns one.
 
-    Whatever the user's module does when it is imported or called happens here; its preprocessing
-    belongs to it.
+    This imports the user's module. The network does its own preprocessing.
 
     Raises:
-        UserError: there is none of that name, or it gives no finite features of such images.
+        UserError: there is no such network, or its features of these images are not finite.
     """
     module_name, _, attribute = name.partition(":")
     try:
@@ -51,25 +50,27 @@ def load(name: str, images: Images) -> Foreign:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"--features {name} can't be imported ({error}): name the folder of a classifier, or "
-            "package.module:name of an nn.Module or of a function that makes one"
+            "package.module:name of an nn.Module or of a function that returns one"
         ) from error
     try:
         network = found if isinstance(found, nn.Module) else found()
     except TypeError as error:
-        raise UserError(f"--features {name} can't be made without arguments: {error}") from error
+        raise UserError(f"--features {name} can't be called without arguments: {error}") from error
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
-        raise UserError(f"expected --features {name} to make an nn.Module, got a {kind}")
-    foreign = Foreign(network, images.num_levels).eval()
+        raise UserError(f"expected --features {name} to return an nn.Module, got a {kind}")
+    own = UserNetwork(network, images.num_levels).eval()
     shape = tuple(images.image_shape)
     try:
         with torch.no_grad():
-            features = foreign.features(torch.zeros(2, *shape, dtype=torch.uint8))
+            features = own.features(torch.zeros(2, *shape, dtype=torch.uint8))
     except (RuntimeError, TypeError, ValueError, LookupError) as error:
-        raise UserError(f"--features {name} takes no images of shape {shape}: {error}") from error
+        raise UserError(
+            f"--features {name} does not take images of shape {shape}: {error}"
+        ) from error
     if len(features) != 2 or not features.isfinite().all():
         raise UserError(
             f"expected --features {name} to give one finite vector for each image, got "
             f"{tuple(features.shape)} for two images, or values that are not finite"
         )
-    return foreign
+    return own

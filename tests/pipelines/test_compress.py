@@ -268,7 +268,7 @@ def test_refusals(train_run, packed, digits, tmp_path, capsys, refusal):
         main, run_dir, "encode", x, f, "--bits-back"
     )
     labelled = train_run("pixelcnn", "--condition=label")
-    assert "name them with --labels" in refusal(main, labelled, "encode", x, f)
+    assert "give --labels" in refusal(main, labelled, "encode", x, f)
     assert "expected 70 integers" in refusal(main, labelled, "encode", x, f, "--labels", x)
     np.save(tmp_path / "y.npy", np.full(COUNT, 10))
     wrong = refusal(main, labelled, "encode", x, f, "--labels", tmp_path / "y.npy")

@@ -139,7 +139,7 @@ def test_own_arrays_are_read_with_the_levels_they_carry(copy_run, refusal, tmp_p
     record = scored(run_dir, "--images", tmp_path / "test.npy")
     assert record["auroc"] == pytest.approx(0.5, abs=0.01)
     said = refusal(main, run_dir, "--images", tmp_path / "test.npy", "--native-levels", 256)
-    assert "has 17 levels, it says, but --native-levels is 256" in said
+    assert "says that it has 17 levels, but --native-levels is 256" in said
     with (tmp_path / "four.npy").open("wb") as stream:
         np.save(stream, np.zeros((2, 8, 8), np.uint8))
         append_levels(stream, 4)
@@ -226,7 +226,7 @@ def test_refuses(train_run, refusal, tmp_path):
     assert "a.png is truncated or not an image" in fails(tmp_path / "empty")
     assert "--limit must be at least 0" in fails("digits", "--limit", -1)
     assert "called --limit" in fails("digits", "--num", 8)
-    assert "--resize means nothing for a data set" in fails("digits", "--resize")
+    assert "--resize does not apply to a data set" in fails("digits", "--resize")
     assert "--images-dir is for a data set" in fails(tmp_path / "wide.npy", "--images-dir", ".")
     assert "--native-levels" in fails("digits", "--native-levels", 1)
     assert not list(run_dir.glob("outliers*"))

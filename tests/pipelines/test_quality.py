@@ -142,7 +142,7 @@ def test_refuses(train_run, refusal, flags, sentence):
 
 def test_refuses_classifiers_of_other_images(train_run, trained, fabric, refusal, tmp_path):
     run_dir = train_run(*LABEL)
-    assert "holds no classifier" in refusal(main, run_dir, "--num=20", "--features", run_dir)
+    assert "has no classifier" in refusal(main, run_dir, "--num=20", "--features", run_dir)
     other = tmp_path / "other"
     shutil.copytree(trained[0], other)
     saved = json.loads((other / "config.json").read_text())
@@ -176,9 +176,9 @@ def test_a_users_own_network_serves(copy_run, tmp_path, monkeypatch, capsys):
     [
         ("nothing.like:this", "can't be imported (No module named 'nothing'): name"),
         ("math:nothing", "can't be imported (module 'math' has no attribute 'nothing'): name"),
-        ("torch.nn:Linear", "can't be made"),
-        ("torch.nn:PairwiseDistance", "takes no images of shape (1, 8, 8)"),
-        ("builtins:dict", "to make an nn.Module, got a dict"),
+        ("torch.nn:Linear", "can't be called"),
+        ("torch.nn:PairwiseDistance", "does not take images of shape (1, 8, 8)"),
+        ("builtins:dict", "to return an nn.Module, got a dict"),
     ],
 )
 def test_what_is_no_network_is_refused(copy_run, name, message, capsys):

@@ -15,7 +15,7 @@ from pipelines.runtime.errors import UserError
 @pytest.mark.parametrize(
     ("trusted", "message"),
     [
-        ((), "this run's data set is no_such_module:f, code of its own: give --trust no_such_m"),
+        ((), "this run's data set is no_such_module:f, which is not part of the toolkit: give"),
         (("no_such",), "give --trust no_such_module to import it"),
         (("no_such_module",), "--data no_such_module:f: there is no module no_such_module"),
     ],
