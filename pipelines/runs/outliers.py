@@ -51,7 +51,7 @@ def score_images(
     opened = open_run(run_dir, trust)
     terms = unconditional(opened)
     if images_dir and images not in DATA_NAMES:
-        raise UserError("--images-dir is for the name of a data set: leave it out")
+        raise UserError("--images-dir is for a data set, given by its name: leave it out")
     test = load_splits(opened, data_dir=data_dir).test
     place = images_dir or data_dir or opened.config.data.data_dir
     source = Source(images, limit, native_levels, resize, background, place)

@@ -78,7 +78,7 @@ def test_round_trip(train_run, digits, tmp_path, capsys, case, precision):
     said = printed_bits(text, "the model's")
     taken = printed_bits(text, "content")
     if case.startswith("bits-back"):
-        taken -= printed_bits(text, "to begin with")
+        taken -= printed_bits(text, "initial bits")
     # A draw of the latents is not their mean: bits-back coding reaches the bound on average.
     assert taken == pytest.approx(said, rel=0.03 if case.startswith("bits-back") else 0.005)
     file = printed_bits(text, "header included") * COUNT * 64 / 8
