@@ -1,4 +1,4 @@
-"""What an epoch of ImageNet64 costs for each preset: operations, bytes, and time on H100s.
+"""Cost of an epoch of ImageNet64 for each preset: operations, bytes, and time on H100s.
 
     python benchmarks/arithmetic.py [--share 0.3] [--decoding 4860]
 
@@ -7,8 +7,8 @@ and backward: the products of convolutions and matrices, two operations for each
 addition; and what every call reads and writes, in bfloat16, nothing fused, so that a compiled step
 moves less. A step takes the longest of operations over a share of the peak rate, bytes over a share
 of the memory's bandwidth, and calls times what starting one costs; shares and cost are assumptions,
-not measurements. For eight devices the exchange of float32 gradients comes on top, as if nothing of
-it were hidden behind the backward pass.
+not measurements. For eight devices the exchange of float32 gradients is added, as if none of it
+overlapped with the backward pass.
 
 Source of the H100 SXM's figures: NVIDIA H100 Tensor Core GPU Datasheet (2023),
 https://resources.nvidia.com/en-us-tensor-core/nvidia-tensor-core-gpu-datasheet
@@ -38,7 +38,7 @@ VIEWS = ("view", "expand", "transpose", "permute", "detach", "slice", "split", "
 
 
 class Traffic(TorchDispatchMode):
-    """Counts calls, and the bytes that they read and write, floats as bfloat16."""
+    """Count of calls, and of the bytes that they read and write, floats as bfloat16."""
 
     calls = total = 0
 
@@ -60,7 +60,7 @@ class Traffic(TorchDispatchMode):
 
 
 def count(model: Model, images: int = 4) -> tuple[float, float, int]:
-    """Operations and bytes of one image in training, and calls of one step."""
+    """Return operations and bytes of one image in training, and calls of one step."""
     model = model.to("meta").train()
     x = torch.zeros(images, *SHAPE, dtype=torch.uint8, device="meta")
     with torch.device("meta"), FlopCounterMode(display=False) as operations, Traffic() as traffic:

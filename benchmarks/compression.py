@@ -1,8 +1,8 @@
-"""Coding by the scan, against the faster way that can't be decoded: sizes, times, agreement.
+"""Compare coding by the scan with a faster way that can't be decoded: sizes, times, agreement.
 
     python benchmarks/compression.py [--threads 1]
 
-An encoder could take the parameters of a whole batch at once (teacher forcing), a decoder can't.
+An encoder could compute the parameters of a whole batch at once (teacher forcing); a decoder can't.
 This script prints, for float32 and float64,
 
 - encoding by the scan and decoding, in seconds, and over one forward pass of the same batch;
@@ -42,7 +42,7 @@ def build(shape: tuple[int, int, int], levels: int, dtype: torch.dtype) -> Gated
 
 @torch.no_grad()
 def encoded(decoder: GatedPixelCNN, x: Tensor, *, at_once: bool) -> tuple[np.ndarray, list]:
-    """The words of a file, and the table of every sub-pixel."""
+    """Return the words of a file, and the table of every sub-pixel."""
     tape = coding._Tape()
     if at_once:
         ready = ReadyScan(decoder.params(x))

@@ -65,7 +65,7 @@ def decode_chunk(paths: list[str]) -> int:
 
 
 def packing_rates(folder: Path, count: int, rounds: int = 3) -> tuple[float, float]:
-    """Images per second, the best of some rounds: decoded by all cores and dropped, and packed."""
+    """Return images per second, best of some rounds: decoded on all cores, and packed."""
     listing = list_folder(folder)
     paths = [str(folder / path) for path in listing.paths]
     chunks = [paths[start : start + CHUNK] for start in range(0, count, CHUNK)]
@@ -85,7 +85,7 @@ def packing_rates(folder: Path, count: int, rounds: int = 3) -> tuple[float, flo
 
 
 def seconds(call: Callable[[int], object], repeats: int) -> float:
-    """The median time of calls 0, 1, …, after each was made once."""
+    """Return the median time of calls 0, 1, …, after each was made once."""
     for index in range(repeats):
         call(index)
     times = []
@@ -97,9 +97,9 @@ def seconds(call: Callable[[int], object], repeats: int) -> float:
 
 
 def reading(folder: Path, count: int, batch: int = 64) -> float:
-    """Seconds for one shuffled batch of a set of so many images, its pages in memory.
+    """Return seconds for one shuffled batch of a set of `count` images, its pages in memory.
 
-    Most of the file is holes, which the system serves like data once they have been touched.
+    Most of the file is holes, which the system serves like data after the first access.
     """
     folder.mkdir()
     draws = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def reading(folder: Path, count: int, batch: int = 64) -> float:
 
 
 def training(images: int) -> float:
-    """Seconds per image of a training step of the default GatedPixelCNN at 64x64."""
+    """Return seconds per image of a training step of the default GatedPixelCNN at 64x64."""
     import torch
 
     from decoders import GatedPixelCNN
@@ -133,7 +133,7 @@ def training(images: int) -> float:
 
 
 def main() -> None:
-    """Print the ratios, each beside what it should reach."""
+    """Print the ratios, each with its target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=80_000, help="images to pack")
     parser.add_argument("--step-images", type=int, default=4, help="batch of the training step")

@@ -21,7 +21,7 @@ CASES = {"8 images of 64×64": (8, (64, 64), 3), "one pixel of 64 images": (64, 
 
 
 def measure(batch: int, size: tuple[int, ...], repeats: int) -> tuple[float, float]:
-    """Median seconds of one draw, by halving and by listing."""
+    """Return median seconds of one draw, by halving and by listing."""
     head = DiscretizedLogisticMixture(256, 10)
     params = torch.randn(batch, head.num_params(3), *size)
     x = torch.randint(256, (batch, 3, *size), dtype=torch.uint8)
@@ -41,7 +41,7 @@ def main(threads: int = 1) -> None:
     """Time both ways.
 
     Args:
-        threads: how many threads to use.
+        threads: number of threads.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)

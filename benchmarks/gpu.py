@@ -1,4 +1,4 @@
-"""Measure on one GPU what a machine without one cannot show, and write it all to one JSON file.
+"""Measure everything that needs a GPU, and write it to one JSON file.
 
     bash benchmarks/gpu.sh [--data-dir DIR] [--out benchmarks/gpu.json]
     python benchmarks/gpu.py --show benchmarks/gpu.json
@@ -41,12 +41,12 @@ PARTS: dict[str, Callable[[Config], Record]] = {
 
 
 def card(config: Config) -> str:
-    """Name of the device."""
+    """Return the name of the device."""
     return torch.cuda.get_device_name() if config.device.type == "cuda" else "cpu"
 
 
 def commit() -> str:
-    """The commit measured, or "unknown" outside a repository."""
+    """Return the commit that is measured, or "unknown" outside a repository."""
     done = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )

@@ -2,9 +2,9 @@
 
     python benchmarks/processes.py [--steps 60] [--rounds 3]
 
-Both train the same decoder on the same global batches of `shapes`, by the toolkit's own command;
-the ratio of their training times says what two processes lose by exchanging gradients, or win by
-not waiting for each other in every operation. The best of some rounds counts, taken in turns.
+Both train the same decoder on the same global batches of `shapes`, with the toolkit's command.
+The ratio of their training times shows whether exchanging gradients costs two processes more than
+synchronizing threads in every operation. The best of some alternating rounds counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def train_seconds(processes: int, threads: int, steps: int, folder: Path) -> float:
-    """What `steps` steps took, by the run's own result file."""
+    """Return the training time of `steps` steps, from the run's result file."""
     flags = {
         "data": "shapes", "limit": 2000, "steps": steps, "batch-size": 32, "num-layers": 8,
         "devices": processes, "accelerator": "cpu", "num-samples": 0, "out": folder,
@@ -38,8 +38,8 @@ def main(steps: int = 60, rounds: int = 3) -> None:
     """Print the ratio.
 
     Args:
-        steps: of each training.
-        rounds: of which the best counts.
+        steps: number of steps of each training.
+        rounds: number of rounds; the best counts.
     """
     one, two = [], []
     with tempfile.TemporaryDirectory() as name:

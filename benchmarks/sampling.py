@@ -7,7 +7,7 @@ batch of the same size by the cached scan, and two ratios. The plain scan runs t
 for each sub-pixel: it is timed on a few of its steps, evenly spread, and scaled. Float32, two
 threads; all of a case is timed in turns in one process, and the medians are taken.
 
-Colours are ordered by masked channel groups (a step of the network for each sub-pixel) in the third
+Colors are ordered by masked channel groups (a step of the network for each sub-pixel) in the third
 case; in the fourth by the head (a step for each pixel), as by `--color-order head`. The first four
 are a `GatedPixelCNN`, the others a `PixelCNNPlusPlus` of 64 maps and 2 blocks at each scale.
 """
@@ -63,7 +63,7 @@ def build(
     color_order: ColorOrder = "groups",
     plus_plus: bool = False,
 ) -> FactorizedDecoder:
-    """64 maps × 12 layers, 5×5 kernels; or 64 maps, 2 blocks at each of three scales."""
+    """Return a decoder of 64 maps × 12 layers and 5×5 kernels, or a PixelCNN++ of 64 maps."""
     torch.manual_seed(0)
     if plus_plus:
         return PixelCNNPlusPlus(
@@ -80,7 +80,7 @@ def build(
 
 
 def time_plain_scan(decoder: FactorizedDecoder, batch: int) -> float:
-    """Seconds of a whole plain scan, from a few of its steps."""
+    """Return seconds of a whole plain scan, from a few of its steps."""
     channels, height, width = decoder.image_shape
     scan = PlainScan(decoder, None, batch)
     draw = Draw(decoder.likelihood, torch.rand(batch, *decoder.image_shape))
@@ -125,7 +125,7 @@ def measure(case: Case) -> None:
 
 
 def cache_bytes(scan: Scan) -> int:
-    """The memory of all tensors that a scan holds, the decoder's own apart."""
+    """Return the memory of all tensors that a scan holds, except those of the decoder."""
     sizes: dict[int, int] = {}
 
     def visit(value: object) -> None:
@@ -156,8 +156,8 @@ def main(cases: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7), threads: int = 2) -> No
     """Time the cached scan.
 
     Args:
-        cases: which of the seven cases to time.
-        threads: how many threads to use.
+        cases: numbers of the cases to time, 1 to 7.
+        threads: number of threads.
     """
     torch.set_num_threads(threads)
     print(f"torch {torch.__version__}, {threads} threads, float32, 64 maps × 12 layers, 5×5")

@@ -1,12 +1,12 @@
-"""Search for the decoder that reaches the lowest NLL in a given time: equal time for every trial.
+"""Search for the decoder that reaches the lowest NLL in a given time, the same for every trial.
 
     python benchmarks/search.py [--minutes 2] [--out search.jsonl] ["num-layers=12 ema=0.99" …]
 
-A trial is the MNIST preset of `pipelines.pixelcnn` on the statically binarised set, changed by the
+A trial is the MNIST preset of `pipelines.pixelcnn` on the statically binarized set, changed by the
 flags of one argument; without any, the trials of `TRIALS` are run. Each is compiled and timed for
-some steps, then begins anew and trains for as many steps as fit into the minutes (its learning-rate
-schedule is as long as that), and is scored on a part of the validation images. The test set is not
-looked at. A line of JSON for each trial is added to `--out`, and the table is printed by NLL.
+some steps, then starts again, trains for as many steps as fit into the minutes (the length of its
+learning-rate schedule), and is scored on a part of the validation images. The test set is not used.
+A line of JSON for each trial is appended to `--out`, and the table is printed by NLL.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipelines.runs.record import ImageSpec
 from pipelines.runtime.devices import make_fabric
 from pipelines.training.fit import fit
 
-MIDDLE = "batch-size=32 learning-rate=6e-3"  # what single changes are made of
+MIDDLE = "batch-size=32 learning-rate=6e-3"  # base of single changes
 TRIALS = (
     "batch-size=64 learning-rate=3e-3",
     "batch-size=32 learning-rate=3e-3",
@@ -52,11 +52,11 @@ TRIALS = (
     f"{MIDDLE} no-compile",
 )
 BASE = "--precision bf16-mixed --eval-every 0 --checkpoint-every 0 --accelerator cpu"
-WARM_UP, TIMED = 5, 20  # steps before a trial is timed, and that are
+WARM_UP, TIMED = 5, 20  # steps before timing, and timed steps
 
 
 def step_seconds(config: Config, images: Any, spec: ImageSpec) -> float:
-    """What one optimiser step takes once compiled, by the log of a short run."""
+    """Return the seconds of a compiled optimizer step, from the log of a short run."""
     config = config.but(steps=WARM_UP + TIMED, log_every=1)
     with tempfile.TemporaryDirectory() as folder:
         train(config, images, spec, folder)
@@ -66,7 +66,7 @@ def step_seconds(config: Config, images: Any, spec: ImageSpec) -> float:
 
 
 def train(config: Config, images: Any, spec: ImageSpec, folder: str) -> Model:
-    """A new model, trained as configured."""
+    """Return a new model, trained as configured."""
     torch.manual_seed(config.training.seed)
     fabric = make_fabric(config.devices, config.training.precision)
     trained = fit(fabric, build(config, spec), images, config.training, folder).model
@@ -75,7 +75,7 @@ def train(config: Config, images: Any, spec: ImageSpec, folder: str) -> Model:
 
 
 def trial(flags: str, minutes: float, data_dir: str, num: int) -> dict[str, Any]:
-    """One row of the table."""
+    """Return one row of the table."""
     words = f"--data binarized_mnist --data-dir {data_dir} {BASE}".split()
     words += [f"--{flag}" for flag in flags.split()]
     config = PIPELINE.parse(words)
@@ -106,7 +106,7 @@ def trial(flags: str, minutes: float, data_dir: str, num: int) -> dict[str, Any]
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The table, the best trial first."""
+    """Print the table, best trial first."""
     print("| changed | nats | parameters | s/step | steps | images |", "| --- " * 6 + "|", sep="\n")
     for row in sorted(rows, key=lambda row: row["nats"]):
         print(
@@ -128,11 +128,11 @@ def main(
 
     Args:
         trials: flags of `pipelines.pixelcnn` without their dashes, one string for each trial.
-        minutes: of training for each, compilation not counted.
-        data_dir: where the statically binarised MNIST is.
-        num: how many validation images are scored.
-        threads: of the training.
-        out: a file of JSON lines, added to.
+        minutes: of training for each trial, without compilation.
+        data_dir: folder of the statically binarized MNIST.
+        num: number of validation images to score.
+        threads: number of threads.
+        out: file of JSON lines to append to.
     """
     torch.set_num_threads(threads)
     rows = []

@@ -5,10 +5,10 @@
 The decoder is `GatedPixelCNN((1, 28, 28), hidden_channels=64, num_layers=12)`. Useful operations
 are the multiplications and additions of the cropped kernels, masked weights not counted: two for
 each weight and place forward, and as many again for each of the two gradients backward (one for
-the first layer, since no gradient goes to the image). Activations, optimiser and loss count as
+the first layer, since no gradient goes to the image). Activations, optimizer and loss count as
 time, not as operations. The rate of float32 matrix products is measured between the steps, in the
-same process. The fastest step and the fastest product count: others may use the machine, too. A
-share above one is no error: convolutions (oneDNN) and products (MKL) are different code, and on
+same process. The fastest step and the fastest product count, since the machine may be shared. A
+share above one is possible: convolutions (oneDNN) and products (MKL) are different code, and on
 some processors only the first uses the widest vectors.
 
 Each setting first trains for some steps on the same batches of MNIST-like images (scikit-learn's
@@ -85,7 +85,7 @@ def useful_operations(decoder: Decoder, x: Tensor, h: Tensor | None = None) -> f
 
 
 def images() -> Tensor:
-    """1797 binary digits of 28×28, shuffled."""
+    """Return 1797 binary digits of 28×28, shuffled."""
     pixels = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 16
     large = F.interpolate(pixels, size=(28, 28), mode="bilinear", align_corners=False)
     order = torch.randperm(len(large), generator=torch.Generator().manual_seed(0))
@@ -96,12 +96,12 @@ def autocast(setting: Setting) -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16) if setting.bf16 else nullcontext()
 
 
-def train_step(run: Run, optimiser: torch.optim.Optimizer, x: Tensor, setting: Setting) -> None:
+def train_step(run: Run, optimizer: torch.optim.Optimizer, x: Tensor, setting: Setting) -> None:
     with autocast(setting):
         loss = -run(x).mean()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -111,7 +111,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def matrix_rate() -> float:
-    """Float32 operations per second of the fastest of several square products."""
+    """Return float32 operations per second of the fastest of several square products."""
     rates = []
     for size in MATRIX_SIZES:
         a, b, out = (torch.randn(size, size) for _ in range(3))
@@ -132,11 +132,11 @@ class Measured(NamedTuple):
 def measure(setting: Setting, data: Tensor, batch: int, steps: int, learn: int) -> Measured:
     decoder = build(setting)
     run: Run = torch.compile(decoder) if setting.compiled else decoder
-    optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-3)
     held_out, data = data[:200], data[200:]
     batches = data.split(batch)[: len(data) // batch]
     for n in range(learn):  # warms up, too
-        train_step(run, optimiser, batches[n % len(batches)], setting)
+        train_step(run, optimizer, batches[n % len(batches)], setting)
     with torch.no_grad():
         exact = decoder(held_out).double().mean()
         with torch.autocast("cpu", torch.bfloat16):
@@ -145,7 +145,7 @@ def measure(setting: Setting, data: Tensor, batch: int, steps: int, learn: int) 
     for n in range(steps):
         x = batches[n % len(batches)]
         products.append(matrix_rate())
-        times.append(seconds(lambda x=x: train_step(run, optimiser, x, setting)))
+        times.append(seconds(lambda x=x: train_step(run, optimizer, x, setting)))
     step = min(times)
     per_bit = -28 * 28 * math.log(2)
     return Measured(

@@ -29,5 +29,5 @@ class Config:
 
     @property
     def device(self) -> torch.device:
-        """The device that is measured."""
+        """Device to measure."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,12 +16,12 @@ from decoders.scan import Draw, PlainScan, run
 from eval import scoring
 from pipelines.runs.load import open_run
 
-MOST_WHOLE = 4096  # images of which a forward pass fits into memory
+MOST_WHOLE = 4096  # images whose forward pass fits into memory
 MODES = {"eager": False, "compiled": True}
 
 
 def machine(config: Config) -> Record:
-    """The device and its two ceilings: matrix products and memory."""
+    """Measure the device's two ceilings: matrix products and memory."""
     device, size = config.device, 64 if config.small else 8192
     block = torch.empty(2**20 if config.small else 2**31, dtype=torch.uint8, device=device)
     other = torch.empty_like(block)
@@ -37,7 +37,7 @@ def machine(config: Config) -> Record:
 
 
 def trained_decoders(small: bool) -> dict[str, tuple[Decoder, int]]:
-    """The decoders whose training is timed, each with its batch size."""
+    """Return the decoders whose training is timed, each with its batch size."""
     if small:
         sizes: Record = {"num_levels": 4, "hidden_channels": 8, "num_layers": 1}
         return {
@@ -70,7 +70,7 @@ def trained_decoders(small: bool) -> dict[str, tuple[Decoder, int]]:
 
 
 def training(config: Config) -> Record:
-    """Rate of training steps in bf16: forward, backward, clipping, AdamW."""
+    """Measure the rate of training steps in bf16: forward, backward, clipping, AdamW."""
     device = config.device
     products = matrix_rate(device, torch.bfloat16, 64 if config.small else 8192)
     record: Record = {"bf16_matrix_rate": products, "decoders": {}}
@@ -127,7 +127,7 @@ def train_step(
 
 
 def sampling(config: Config) -> Record:
-    """The cached scan over a forward pass, and over the plain scan at its own best batch."""
+    """Compare the cached scan with a forward pass, and with the plain scan at its best batch."""
     cases = {
         "1×28×28, 2 levels": ((1, 28, 28), 2, (1, 64, 1024, 4096, 16384)),
         "3×32×32, 256 levels, channel groups": ((3, 32, 32), 256, (1, 64, 1024, 4096, 16384)),
@@ -183,7 +183,7 @@ def sampling_row(decoder: GatedPixelCNN, noise: Tensor) -> Record:
 
 
 def time_plain_step(decoder: GatedPixelCNN, noise: Tensor) -> float:
-    """Seconds of one sub-pixel of the plain scan: the whole network, and a draw."""
+    """Return seconds per sub-pixel of the plain scan: the whole network, and a draw."""
     scan, draw = PlainScan(decoder, None, len(noise)), Draw(decoder.likelihood, noise)
     draw.begin_row(0)
 
@@ -195,7 +195,7 @@ def time_plain_step(decoder: GatedPixelCNN, noise: Tensor) -> float:
 
 
 def scores(config: Config) -> Record:
-    """Nats per image of the bundled weights in float32, on the device and on the CPU."""
+    """Score samples of the bundled weights in float32, on the device and on the CPU."""
     decoder = open_run(ROOT / "weights" / "mnist-gated").model.decoder
     x = decoder.sample(num=4 if config.small else 256, generator=torch.Generator().manual_seed(0))
     with scoring(decoder):

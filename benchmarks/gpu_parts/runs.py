@@ -18,7 +18,7 @@ KEPT = ("kind", "value", "stderr", "bits_per_dim", "count", "parameters", "train
 
 
 def tests(config: Config) -> Record:
-    """The tests marked `gpu`."""
+    """Run the tests marked `gpu`."""
     chosen = ["tests/decoders/test_conditioning.py"] if config.small else ["tests"]
     marker = "not slow and not gpu" if config.small else "gpu"
     command = [sys.executable, "-m", "pytest", "-q", "-m", marker, "-p", "no:cacheprovider"]
@@ -45,7 +45,7 @@ def command(pipeline: str, **flags: Any) -> Record:
 
 
 def resume(config: Config) -> Record:
-    """A run stopped half-way and resumed, and another whole one, against the same run whole."""
+    """Compare a run with the same run stopped half-way and resumed, and with a second one."""
     steps = 4 if config.small else 60
     flags = {
         "data": "shapes", "accelerator": "cuda" if config.device.type == "cuda" else "cpu",
@@ -72,7 +72,7 @@ def resume(config: Config) -> Record:
 
 
 def devices(config: Config) -> Record:
-    """Training rate of the same global batch on one card and on more."""
+    """Measure the training rate of the same global batch on one card and on more."""
     cards = torch.cuda.device_count()
     if cards < 2 and not config.small:
         return {"skipped": "expected several cards, found one"}
@@ -92,7 +92,7 @@ def devices(config: Config) -> Record:
 
 
 def quality(config: Config) -> Record:
-    """Short trainings by the toolkit's commands, to a score on the test set."""
+    """Train for a short time with the toolkit's commands, and score the test set."""
     record: Record = {}
     if config.small:
         sizes = {"hidden_channels": 8, "num_layers": 1, "batch_size": 16}

@@ -1,4 +1,4 @@
-"""The measurements as Markdown."""
+"""Measurements as Markdown tables."""
 
 from __future__ import annotations
 

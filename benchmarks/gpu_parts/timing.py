@@ -15,7 +15,7 @@ def wait(device: torch.device) -> None:
 
 
 def seconds(do: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
-    """Median time of `do` after two calls that do not count."""
+    """Return the median time of `do` after two warm-up calls."""
     times = []
     for number in range(2 + repeats):
         wait(device)
@@ -28,7 +28,7 @@ def seconds(do: Callable[[], object], device: torch.device, *, repeats: int = 5)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Operations per second of square matrix products of random numbers."""
+    """Return operations per second of square matrix products of random numbers."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / seconds(lambda: a @ b, device, repeats=10)
 
