@@ -1,5 +1,5 @@
-"""Proves that every benchmark starts and says how it is run, and that the one which reaches into
-the coder still finds it; nothing is timed.
+"""Every benchmark starts and says how it is run, and the one that uses the coder's internals still
+finds them. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def test_benchmark_starts_and_says_how_it_is_run(path: Path, tmp_path: Path) -> 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names of benchmarks/gpu.py, which imports another benchmark."""
+    """Return the names of benchmarks/gpu.py, which imports another benchmark."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
 
@@ -77,7 +77,7 @@ def test_gpu_runs_every_part_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_compression_finds_the_parts_of_the_coder(capsys: pytest.CaptureFixture[str]) -> None:
-    """In float64 a tiny image's tables do not differ, so that either way of encoding is decoded."""
+    """Decode either way of encoding: in float64 a tiny image's tables do not differ."""
     names = runpy.run_path(str(ROOT / "benchmarks" / "compression.py"))
     names["measure"]((1, 4, 4), 2, 2, torch.float64)
     printed = capsys.readouterr().out

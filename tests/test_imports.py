@@ -1,4 +1,4 @@
-"""The design's import rules, read off the source without importing it.
+"""Import rules of the design, read off the source without importing it.
 
 decoders ─┐
 encoders ─┼─> pipelines      the three on the left know nothing of each other, nor of pipelines
@@ -34,7 +34,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The dotted names of all modules that a file imports, anywhere in it, by any spelling."""
+    """Yield the dotted names of all modules that a file imports, anywhere and in any spelling."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -51,7 +51,7 @@ def _is_dynamic(function: ast.expr) -> bool:
 
 
 def _constant_prefix(argument: ast.expr) -> str:
-    """What is known of a module's name that is put together at run time."""
+    """Return the known start of a module's name that is put together at run time."""
     if isinstance(argument, ast.JoinedStr):
         argument = argument.values[0]
     value = argument.value if isinstance(argument, ast.Constant) else ""
@@ -59,7 +59,7 @@ def _constant_prefix(argument: ast.expr) -> str:
 
 
 def imports_among(modules: dict[str, Path]) -> dict[str, set[str]]:
-    """The modules that each one imports: inside functions and under TYPE_CHECKING too."""
+    """Return the modules that each one imports, inside functions and under TYPE_CHECKING too."""
     graph: dict[str, set[str]] = {module: set() for module in modules}
     for module, path in modules.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -78,7 +78,7 @@ def module_of(path: Path) -> str:
 
 
 def part_of(module: str) -> str:
-    """The part of pipelines that a module belongs to; "commands" for the files at the top."""
+    """Return the part of pipelines of a module; "commands" for the files at the top."""
     name = module.partition(".")[2].partition(".")[0]
     return name if any(name in floor for floor in FLOORS) else "commands"
 

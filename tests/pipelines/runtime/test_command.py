@@ -1,4 +1,4 @@
-"""The three training commands, from the command line to the result: every kind of model, resumed,
+"""Three training commands, from the command line to the result: every kind of model, resumed,
 untrained, and refused with one sentence where the flags make no sense.
 """
 

@@ -1,4 +1,4 @@
-"""The one way to write a file: what it keeps, what it refuses, and what it leaves behind."""
+"""Atomic writing: modes and links are kept, files are refused, nothing is left behind."""
 
 import os
 import stat

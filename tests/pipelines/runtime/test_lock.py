@@ -1,4 +1,4 @@
-"""The lock of a run directory, between real processes that are killed for real."""
+"""Lock of a run directory, between real processes that are really killed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Messages: whatever the terminal does, the command goes on, and its exit code is its own."""
+"""Messages: whatever the terminal does, the command continues and keeps its exit code."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The training loop: exact gradients, bit-exact resume, and nothing poisoned or lost."""
+"""Training loop: exact gradients, bit-exact resume, and nothing poisoned or lost."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def train(config, run_dir, model=None, images=None, **options):
 
 
 def lines(run_dir, name="metrics.jsonl"):
-    """The lines of a log, without those figures that are about time."""
+    """Return the lines of a log, without figures of time."""
     clocks = {"seconds", "images_per_second"}
     found = [json.loads(line) for line in (run_dir / name).read_text().splitlines()]
     return [{key: line[key] for key in line if key not in clocks} for line in found]
@@ -332,7 +332,7 @@ def test_the_average_is_what_is_saved_scored_and_returned(tmp_path):
     assert lines(tmp_path)[-1]["valid/bits_per_dim"] == score(result.model)["bits_per_dim"]
 
 
-# Losses that are no numbers
+# Losses that are not finite
 
 
 def nan_step(index, config=FULL):

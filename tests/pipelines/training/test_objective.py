@@ -1,4 +1,4 @@
-"""The objective: warm-up, free bits, and that split batches add up to the whole."""
+"""Training objective: warm-up, free bits, and that split batches add up to the whole."""
 
 from itertools import pairwise
 

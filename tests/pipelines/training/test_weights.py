@@ -34,7 +34,7 @@ def test_weights_come_back_and_know_their_step(tmp_path):
 
 
 def test_the_same_weights_are_the_same_bytes(tmp_path):
-    """The library writes its metadata in an order of chance."""
+    """Sort the metadata, which the library writes in random order."""
     layer = nn.Linear(3, 5)
     files = [save_weights(tmp_path, layer, step=3).read_bytes() for _ in range(20)]
     assert len(set(files)) == 1

@@ -111,7 +111,7 @@ CASES = [
 
 
 def gradients(fabric):
-    """The gradient of one step for each of CASES, on float64 weights and without noise."""
+    """Return the gradient of one step for each of CASES, on float64 weights and without noise."""
     found = []
     for case in CASES:
         config = TrainConfig(**case)
