@@ -163,7 +163,7 @@ class Model(Pretrained):
         if not self.code_dropout:
             raise ValueError(
                 "expected a model trained with code_dropout: without it, the decoder's score of a "
-                "dropped code means nothing"
+                "dropped code has no meaning"
             )
         zeros = torch.zeros(x.shape[0], device=x.device)
         h = torch.zeros(x.shape[0], *self.decoder.cond_shape, device=x.device)

@@ -100,6 +100,6 @@ def refuse_other_parts(config: DecoderConfig, args: Sequence[str]) -> None:
             for name in flat(options(other)):
                 if name not in known and is_given(args, name):
                     raise ConfigError(
-                        f"{flag(name)} is a flag of --{what} {other}, and means nothing for "
+                        f"{flag(name)} is a flag of --{what} {other}, and does not apply to "
                         f"{known[what]}: leave it out"
                     )

@@ -132,7 +132,7 @@ def _check_condition(model: Model, condition: Condition) -> None:
     """Raise a UserError if there is nothing to shuffle or to drop."""
     if condition != "given" and not model.given:
         raise UserError(
-            f"expected a model that is given something for --condition {condition}, got one "
+            f"expected a model with conditioning for --condition {condition}, got one "
             f"of kind {model.kind!r}"
         )
     if condition == "shuffled" and model.encodes_images:

@@ -96,7 +96,7 @@ class Pipeline(Generic[C]):
         )
         for name, reason in config.unused().items():
             if is_given(args, name):
-                raise ConfigError(f"{flag(name)} means nothing {reason}: leave it out")
+                raise ConfigError(f"{flag(name)} has no effect {reason}: leave it out")
         return config
 
     def _default(self, args: Sequence[str]) -> C:

@@ -105,7 +105,7 @@ def _check_used(model: Model, config: TrainConfig) -> None:
     for name in OF_LATENTS if not model.latent_shapes else ():
         if getattr(config, name):
             raise ConfigError(
-                f"{flag(name)} means nothing for a model without latents: leave it out"
+                f"{flag(name)} has no effect on a model without latents: leave it out"
             )
 
 

@@ -216,7 +216,7 @@ def test_untrained_models_are_scored(tmp_path):
         ("pixelcnn", ["--condition=caption"], "--condition caption: digits"),
         ("pixelcnn", ["--levels=99"], "--levels 99"),
         ("pixelcnn", ["--accelerator=cpu", "--devices=none"], "--devices none"),
-        ("pixelcnn", ["--code-dropout=0.5"], "--code-dropout means nothing without --condition"),
+        ("pixelcnn", ["--code-dropout=0.5"], "--code-dropout has no effect without --condition"),
         ("autoencoder", ["--condition=label"], "--condition none for an autoencoder"),
         ("pixelvae", ["--condition=label"], "--condition none for a PixelVAE"),
         ("pixelvae", ["--levels-of-latents=2", "--latent-map", "2", "5", "5"], "5"),
