@@ -39,7 +39,7 @@ from pipelines.training.profiling import profiler
 from pipelines.training.run_directory import remove_leftovers
 from pipelines.training.schedule import Work, ahead, work
 from pipelines.training.signals import Interrupts, resume_command
-from pipelines.training.step import Outcome, Stepper
+from pipelines.training.step import Outcome, OwnOptimizer, Stepper
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
@@ -68,6 +68,7 @@ def fit(
     config: TrainConfig,
     run_dir: Path | str,
     *,
+    optimizer: OwnOptimizer | None = None,
     evaluate: Evaluate | None = None,
     label: str = "train",
     figure: Literal["bits/dim", "nats"] = "bits/dim",
@@ -83,6 +84,9 @@ def fit(
             the start if the run was stopped before its first one.
         run_dir: an existing folder for weights, checkpoints, metrics and events. It is locked
             during training.
+        optimizer: a torch optimizer of the model's parameters, or a function that makes one of
+            them, in place of AdamW. Its own learning rates are the peaks of the schedule. Its state
+            is part of the checkpoints, and resuming takes the same kind of optimizer again.
         evaluate: called in every process with the averaged model, every `config.eval_every` steps
             and at the end. It returns figures of the whole validation set, the same in every
             process; the lowest "bits_per_dim" among them decides which checkpoint is the best.
@@ -100,7 +104,8 @@ def fit(
     """
     if len(images) == 0:
         raise ValueError("the training set is empty; check --data-dir and --limit")
-    training = _Training(fabric, model, images, config, Path(run_dir), evaluate)
+    stepper = Stepper(fabric, model, config, config.total_steps(len(images)), optimizer)
+    training = _Training(fabric, stepper, images, config, Path(run_dir), evaluate)
     return training.run(label, figure, begun)
 
 
@@ -110,7 +115,7 @@ class _Training:
     def __init__(
         self,
         fabric: Fabric,
-        model: nn.Module,
+        stepper: Stepper,
         images: ImageSet,
         config: TrainConfig,
         run_dir: Path,
@@ -119,8 +124,7 @@ class _Training:
         self.fabric, self.images, self.config, self.run_dir = fabric, images, config, run_dir
         self.evaluate = evaluate
         self.main = fabric.is_global_zero
-        self.total = config.total_steps(len(images))
-        self.stepper = Stepper(fabric, model, config, self.total)
+        self.stepper, self.total = stepper, stepper.total
         self.interrupts = Interrupts()
         self.history = History()
         self.saved = -1  # the step of the last checkpoint

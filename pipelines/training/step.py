@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from decoders.likelihoods import widest_float
 from pipelines.runtime.devices import compiled
+from pipelines.runtime.errors import CheckpointError, UserError
 from pipelines.training.config import TrainConfig
 from pipelines.training.ema import EMA, like, whole, whole_state
 from pipelines.training.objective import adjust, kl_weights, level_rates, surrogate
@@ -41,6 +42,10 @@ class Outcome(NamedTuple):
     auxiliary: float | None = None
 
 
+# A torch optimizer of the model's parameters, or a function that makes one of them.
+OwnOptimizer = torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
 class Stepper:
     """Optimizer steps of a run; everything that one step passes to the next is in `state`.
 
@@ -49,19 +54,30 @@ class Stepper:
         model: a plain module, built alike in every process.
         config: of the run.
         total: steps of the whole run, for the decay of the learning rate.
+        optimizer: AdamW unless given. Warm-up and decay scale its own learning rates.
 
     Attributes:
         step: the number of steps done, taken or skipped.
         ema: the averaged model.
     """
 
-    def __init__(self, fabric: Fabric, model: nn.Module, config: TrainConfig, total: int) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        config: TrainConfig,
+        total: int,
+        optimizer: OwnOptimizer | None = None,
+    ) -> None:
         self.fabric, self.config, self.total, self.plain = fabric, config, total, model
         self.ema = EMA(model, config.ema)
         self.ema.module.to(fabric.device)
         self.model = fabric.setup_module(compiled(fabric, model) if config.compile else model)
         self.ema.copy(model)  # after setup, which makes the processes' weights equal
-        self.optimizer: Any = fabric.setup_optimizers(_optimizer(model, config))
+        made = _adamw(model, config) if optimizer is None else _own(optimizer, model)
+        self.kind = type(made).__name__
+        self.peaks = [float(group["lr"]) for group in made.param_groups]
+        self.optimizer: Any = fabric.setup_optimizers(made)
         self.step = 0
         self.scales: tuple[float, ...] = ()  # of soft free bits, one per level
 
@@ -177,15 +193,11 @@ class Stepper:
         return whole(norm)
 
     def _descend(self, sums: list[float], size: int) -> None:
-        rate = learning_rate(
-            self.step,
-            self.total,
-            peak=self.config.learning_rate,
-            warmup=self.config.warmup_steps,
-            decay=self.config.lr_decay,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        config = self.config
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = learning_rate(
+                self.step, self.total, peak=peak, warmup=config.warmup_steps, decay=config.lr_decay
+            )
         self.optimizer.step()
         self.ema.update(self.plain)
         if self.config.soft_free_bits > 0:
@@ -213,6 +225,7 @@ class Stepper:
             "ema": self.ema.module.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": whole_state(self.optimizer.state_dict()),
+            "optimizer_kind": self.kind,
             "precision": self.fabric.strategy.precision.state_dict(),
             "scales": list(self.scales),
         }
@@ -229,6 +242,13 @@ class Stepper:
             for name, tensor in state["model"].items()
         }
         load_into(self.plain, tensors, source)
+        kind = state.get("optimizer_kind", "AdamW")  # earlier versions had no other
+        groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+        if (kind, groups) != (self.kind, [len(g["params"]) for g in self.optimizer.param_groups]):
+            raise CheckpointError(
+                f"{source} was trained with another {kind}, not with this {self.kind}: give the "
+                "optimizer that the run began with"
+            )
         load_into(self.ema.module, state["ema"], source)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for number, slots in state["optimizer"]["state"].items():
@@ -246,10 +266,32 @@ def _total(figures: Tensor) -> Tensor:
     return figures.detach().to(widest_float(figures.device)).sum(-1)
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)
+
+
+def _own(optimizer: OwnOptimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """Return a user's optimizer, made of the model's parameters if it is a function.
+
+    Raises:
+        UserError: it is not an optimizer, or one of other parameters.
+    """
+    known = [p for p in model.parameters() if p.requires_grad]
+    made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(known)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(
+            "expected optimizer to be a torch optimizer, or a function that makes one of the "
+            f"parameters, got a {type(made).__name__}"
+        )
+    ids = {id(p) for p in known}
+    if not all(id(p) in ids for group in made.param_groups for p in group["params"]):
+        raise UserError(
+            "expected an optimizer of the model's own parameters, got one of others: give a "
+            "function, such as lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
+        )
+    return made
