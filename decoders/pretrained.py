@@ -45,17 +45,12 @@ class Pretrained(Recorded, nn.Module):
             PretrainedError: the folder is not empty or can't be written; an argument of the
                 constructor can't be saved, or the layers are not those that it builds.
         """
-        if isinstance(self.recorded, str):
-            raise PretrainedError(self.recorded)
-        tensors = plain_state(self)
-        with torch.random.fork_rng(devices=[]):
-            twin: Any = rebuild(self.recorded, None, known=type(self))
-        _check_same(twin, tensors, "it was changed after it was built, so that loading would fail")
+        described, tensors = described_model(self)
         config = {
             "format": FORMAT,
             "library_name": "pixel-decoders",
             "architectures": [type(self).__name__],
-            **self.recorded,
+            **described,
         }
         with _whole_folder(folder) as unfinished:
             _write(unfinished / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
@@ -127,6 +122,21 @@ library_name: pixel-decoders
 ---
 A `{name}` of pixel-decoders: `{name}.from_pretrained("{repo}")`.
 """
+
+
+def described_model(model: Pretrained) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return class and arguments of a model, and its weights: what builds it again.
+
+    Raises:
+        PretrainedError: its arguments can't be saved, or its layers are not those that they build.
+    """
+    if isinstance(model.recorded, str):
+        raise PretrainedError(model.recorded)
+    tensors = plain_state(model)
+    with torch.random.fork_rng(devices=[]):
+        twin: Any = rebuild(model.recorded, None, known=type(model))
+    _check_same(twin, tensors, "it was changed after it was built, so that loading would fail")
+    return model.recorded, tensors
 
 
 # Files

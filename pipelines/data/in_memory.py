@@ -95,7 +95,7 @@ def hold_dataset(name: str, dataset: Any, num_levels: int | None) -> Held:
             )
         levels = _as_levels(f"{name}[{index}]", x, num_levels)
         if levels.dtype != dtype:
-            _check_range(f"{name}[{index}]", levels, 256)
+            _check_range(f"{name}[{index}]", levels, num_levels or 256)
         pixels[index] = levels
         labels.append(y)
     if None in labels and any(one is not None for one in labels):

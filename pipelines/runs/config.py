@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.data.config import DataConfig
@@ -12,7 +13,7 @@ from pipelines.runtime.config import Bounded, Count, DeviceConfig, Positive, cha
 from pipelines.training import config as training
 from pipelines.training.config import TrainConfig
 
-C = TypeVar("C", bound="RunConfig")
+C = TypeVar("C", bound="SharedConfig")
 
 # Flags that a resumed run may change: they change its report, but not the training.
 MAY_DIFFER = training.MAY_DIFFER | {
@@ -34,8 +35,45 @@ class ReportConfig(Bounded):
     """Name of this run in result tables (default: the model's)."""
 
 
+class SharedConfig(Bounded):
+    """What the configurations of all runs have, whoever made the model."""
+
+    data: DataConfig
+    training: TrainConfig
+    devices: DeviceConfig
+    report: ReportConfig
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set in results."""
+        return self.data.data
+
+    @classmethod
+    def of(cls: type[C], **flags: Any) -> C:
+        """Return the default configuration with these flags, of any of its parts.
+
+        Raises:
+            ConfigError: there is no such flag, or its value is impossible.
+        """
+        return cls().but(**flags)
+
+    def but(self: C, **flags: Any) -> C:
+        """Return this configuration with other values of some flags."""
+        return changed(self, flags)
+
+    def opened(self: C, run_dir: Path) -> C:
+        """Return the configuration as it is where the run is now.
+
+        Packed images may be elsewhere: the run was moved, or trained on another machine.
+        """
+        return self if Path(self.data.cache_dir).is_dir() else self.but(cache_dir="")
+
+
+R = TypeVar("R", bound="RunConfig")
+
+
 @dataclass(frozen=True)
-class RunConfig(Bounded):
+class RunConfig(SharedConfig):
     """Flags that all training commands share.
 
     >>> config = RunConfig.of(data="mnist", decoder="pixelcnn++", num_blocks=1, epochs=3)
@@ -53,16 +91,7 @@ class RunConfig(Bounded):
     devices: DeviceConfig = field(default_factory=DeviceConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
-    @classmethod
-    def of(cls: type[C], **flags: Any) -> C:
-        """Return the default configuration with these flags, of any of its parts.
-
-        Raises:
-            ConfigError: there is no such flag, or its value is impossible.
-        """
-        return cls().but(**flags)
-
-    def but(self: C, **flags: Any) -> C:
+    def but(self: R, **flags: Any) -> R:
         """Return this configuration with other values of some flags.
 
         Another decoder or likelihood keeps the values of the flags that both have.

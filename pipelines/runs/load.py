@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from decoders.recorded import OWN, classes_in
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
-from pipelines.runs.config import RunConfig
+from pipelines.runs.config import SharedConfig
 from pipelines.runs.pipeline import find_pipeline, require_trust, trust_parts
 from pipelines.runs.record import ImageSpec, config_of, read_record
 from pipelines.runtime.errors import CheckpointError, UserError
@@ -23,7 +24,7 @@ class Run(NamedTuple):
 
     pipeline: str
     command: str
-    config: RunConfig
+    config: SharedConfig
     model: Model
     spec: ImageSpec
     steps: int
@@ -47,10 +48,12 @@ def open_run(run_dir: Path, trusted: Sequence[str] = ()) -> Run:
         raise CheckpointError(f"there is no run directory {run_dir}: check the path")
     record = read_record(run_dir)
     trust_parts(record, trusted)
+    for name in classes_in(record.config.get("model")):
+        if name.partition(":")[0].partition(".")[0] not in OWN:
+            require_trust(name, "model", trusted)
     pipeline = find_pipeline(record.pipeline, trusted)
     config = config_of(record, pipeline.config, run_dir)
-    if not Path(config.data.cache_dir).is_dir():  # the run was moved, or trained elsewhere
-        config = config.but(cache_dir="")
+    config = config.opened(run_dir)
     try:
         model: Any = pipeline.build(config, record.images)
     except Exception as error:  # whatever a file that was edited leads to
@@ -80,10 +83,21 @@ def load_splits(run: Run, *, data_dir: str = "", limit: int = 0) -> Splits:
     if ":" in data.data:
         require_trust(data.data, "data set", run.trusted)
     data_dir, limit = data_dir or data.data_dir, limit or data.limit
+    if not data_dir:
+        raise UserError(
+            "the images of this run were not kept: give --data-dir FILE.npz, a file with arrays "
+            "train and valid"
+        )
     splits = load(dataclasses.replace(data, data_dir=data_dir, limit=limit))
+    splits = _named(splits, run.config.data_name)
     if ImageSpec.of(splits.test) != run.spec:
         raise UserError(
             f"the images in {data_dir} are {ImageSpec.of(splits.test)}, but the run was "
             f"trained on {run.spec}: give the --data-dir it was trained on"
         )
     return splits
+
+
+def _named(splits: Splits, name: str) -> Splits:
+    """Return the same images under the name of the run's data set."""
+    return Splits(*(None if one is None else dataclasses.replace(one, name=name) for one in splits))  # pyright: ignore[reportArgumentType]

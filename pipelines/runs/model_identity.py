@@ -27,7 +27,8 @@ from pipelines.training.weights import WEIGHTS
 def architecture(run: Run) -> dict[str, Any]:
     """Return the flags that decide a run's network and its conditioning, as JSON values."""
     shared = {field.name for field in dataclasses.fields(RunConfig)} - {"decoder"}
-    own = {field.name for field in dataclasses.fields(run.config)} - shared
+    config: Any = run.config
+    own = {field.name for field in dataclasses.fields(config)} - shared
     flags: dict[str, Any] = {"format": FORMAT}
     for name in sorted(own):
         flags |= flat(getattr(run.config, name))

@@ -29,6 +29,8 @@ C = TypeVar("C", bound=RunConfig)
 
 # The toolkit's own. A user's is package.module:name.
 PIPELINES = {name: f"pipelines.{name}:PIPELINE" for name in ("pixelcnn", "autoencoder", "pixelvae")}
+# Runs of `pipelines.train`, whose model no command line describes.
+OWN = {"own": "pipelines.runs.own:PIPELINE"}
 
 FIRST_FLAGS = """Start with: --data NAME and --data-dir DIR (what to train on), --decoder NAME,
 --epochs N or --steps N, --preset NAME, --out DIR."""
@@ -105,10 +107,10 @@ class Pipeline(Generic[C]):
         if out and "--resume" in args:
             record = read_record(at_home(out))
             if record.pipeline != self.name:
-                raise CheckpointError(
-                    f"{out} is a run of {record.pipeline}: resume it with "
-                    f"python -m pipelines.{record.pipeline}"
-                )
+                cure = f"python -m pipelines.{record.pipeline}"
+                if record.pipeline in OWN:
+                    cure = "pipelines.train(…, resume=True)"
+                raise CheckpointError(f"{out} is a run of {record.pipeline}: resume it with {cure}")
             for part in ("decoder", "likelihood", "data"):
                 if ":" in (name := str(record.config.get(part, ""))):
                     named = value_of(args, part) or ""
@@ -143,8 +145,8 @@ def find_pipeline(name: str, trusted: Sequence[str] = ()) -> Pipeline[Any]:
     Raises:
         UserError: there is no such pipeline, or its module is not trusted.
     """
-    if name in PIPELINES:
-        found = import_name(PIPELINES[name], "the pipeline")
+    if name in PIPELINES | OWN:
+        found = import_name((PIPELINES | OWN)[name], "the pipeline")
     else:
         require_trust(name, "pipeline", trusted)
         found = import_name(name, "the pipeline")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from pipelines.runs.config import RunConfig
+from pipelines.runs.config import SharedConfig
 from pipelines.runs.decoders import likelihood_options, network_options
 from pipelines.runtime.config import flat
 from pipelines.runtime.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ from pipelines.training.config_file import CONFIG, read_config, write_config
 if TYPE_CHECKING:
     from pipelines.data.images import Images
 
-C = TypeVar("C", bound=RunConfig)
+C = TypeVar("C", bound=SharedConfig)
 
 FORMAT = 2  # of config.json; raise it when its content changes, and add a migration
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from decoders.recorded import rebuild
 from pipelines.data.levels import append_levels
 from pipelines.data.sets import to_display
 from pipelines.model import Model
@@ -18,7 +19,6 @@ from pipelines.runs import pictures
 from pipelines.runs.find import find_run
 from pipelines.runs.flags import Findings
 from pipelines.runs.load import Run, open_run
-from pipelines.runs.networks import make_decoder
 from pipelines.runs.sample_plan import Complete, Grid, Plan, Wanted, make_plan
 from pipelines.runtime.config import Accelerator, DeviceConfig
 from pipelines.runtime.devices import make_fabric
@@ -155,9 +155,10 @@ def resized(run: Run, size: str) -> Model:
             f"{run.spec.image_shape[2]}"
         )
     shape = (run.spec.image_shape[0], int(numbers[0]), int(numbers[1]))
-    spec = dataclasses.replace(run.spec, image_shape=shape)
-    decoder = make_decoder(run.config.decoder, spec, code_shape)
+    described: Any = run.model.decoder.recorded
     try:
+        arguments = {**described["arguments"], "image_shape": list(shape)}
+        decoder: Any = rebuild({**described, "arguments": arguments}, None)
         load_into(decoder, run.model.decoder.state_dict(), Path("weights.safetensors"))
     except CheckpointError as error:
         raise UserError(

@@ -16,7 +16,7 @@ from pipelines.data.config import DataConfig
 from pipelines.data.sets import Splits, load
 from pipelines.model import Model
 from pipelines.runs import latent_codes, report_pictures, results, scoring
-from pipelines.runs.config import MAY_DIFFER, RunConfig
+from pipelines.runs.config import MAY_DIFFER, SharedConfig
 from pipelines.runs.networks import checked
 from pipelines.runs.record import ImageSpec, RunRecord, config_of, read_record
 from pipelines.runtime.config import flag, flat
@@ -29,6 +29,7 @@ from pipelines.training.config import OF_LATENTS, TrainConfig
 from pipelines.training.config_file import CONFIG
 from pipelines.training.fit import FitResult, fit
 from pipelines.training.run_directory import new_run, resumed_run
+from pipelines.training.step import OwnOptimizer
 
 
 class Recipe(Protocol):
@@ -55,12 +56,13 @@ class _Job(NamedTuple):
 
     fabric: Fabric
     pipeline: Recipe
-    config: RunConfig
+    config: SharedConfig
     splits: Splits
     began: float
+    optimizer: OwnOptimizer | None = None
 
 
-def train(pipeline: Recipe, config: RunConfig) -> Result | None:
+def train(pipeline: Recipe, config: SharedConfig) -> Result | None:
     """Train, score and draw, as configured; everything ends up in the run directory.
 
     Returns:
@@ -75,14 +77,15 @@ def train(pipeline: Recipe, config: RunConfig) -> Result | None:
 def train_on(
     fabric: Fabric,
     pipeline: Recipe,
-    config: RunConfig,
+    config: SharedConfig,
     splits: Splits,
     *,
     began: float,
     began_at: str,
+    optimizer: OwnOptimizer | None = None,
 ) -> Result | None:
     """Train on images that were read already; see `train`."""
-    job = _Job(fabric, pipeline, config, splits, began)
+    job = _Job(fabric, pipeline, config, splits, began, optimizer)
     spec = ImageSpec.of(splits.train)
     torch.manual_seed(config.training.seed)
     model = checked(pipeline.build, config, spec)
@@ -124,6 +127,7 @@ def _train(job: _Job, model: Model, run_dir: Path, record: RunRecord) -> Result 
         splits.train,
         config.training,
         run_dir,
+        optimizer=job.optimizer,
         evaluate=evaluate,
         begun=lambda: record.write(run_dir),
     )

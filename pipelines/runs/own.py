@@ -1,0 +1,77 @@
+"""Runs of a model of one's own: `pipelines.train`, and how the commands open what it leaves.
+
+model, data sets ── train ──> config.json (the model as save_pretrained describes it), data.npz (the
+                              images, up to 256 MiB), and all else that every run has
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pipelines.data.config import DataConfig
+from pipelines.runs.config import ReportConfig, SharedConfig
+from pipelines.runs.pipeline import Pipeline
+from pipelines.runs.record import ImageSpec
+from pipelines.runtime.config import Bounded, DeviceConfig
+from pipelines.training.config import TrainConfig
+
+IMAGES = "data.npz"  # in the run directory
+
+
+@dataclass(frozen=True)
+class OwnModel(Bounded):
+    """A model by its class and arguments, as `decoders.Recorded` has them."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    """Class and arguments of the model."""
+
+
+@dataclass(frozen=True)
+class OwnReport(ReportConfig):
+    """How the trained model is scored and shown, and the name of its images."""
+
+    data_name: str = "own"
+    """Name of the data set in results."""
+
+
+@dataclass(frozen=True)
+class OwnConfig(SharedConfig):
+    """Configuration of a run of `pipelines.train`."""
+
+    data: DataConfig = field(default_factory=lambda: DataConfig(data="npz", data_dir=""))
+    own: OwnModel = field(default_factory=OwnModel)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    devices: DeviceConfig = field(default_factory=DeviceConfig)
+    report: OwnReport = field(default_factory=OwnReport)
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set in results."""
+        return self.report.data_name
+
+    def opened(self, run_dir: Path) -> OwnConfig:
+        """Return the configuration with the images where the run is now, if it kept them."""
+        kept = run_dir / IMAGES
+        return self.but(data_dir=str(kept)) if kept.is_file() else super().opened(run_dir)
+
+
+def build(config: OwnConfig, spec: ImageSpec) -> Any:
+    """Return the model that the configuration describes, with new weights.
+
+    Its classes are imported: whoever opens a run has asked for them already (see `open_run`).
+    """
+    from decoders.recorded import rebuild  # torch takes seconds to import: flags first
+
+    return rebuild(config.own.model, None)
+
+
+# Nobody parses its flags: only a name, a configuration and what builds its model.
+PIPELINE: Pipeline[Any] = Pipeline("own", cast(Any, OwnConfig), {}, build, doc=__doc__ or "")
+
+
+def pipeline_of(model: Any) -> Pipeline[Any]:
+    """Return the pipeline that trains this model."""
+    return dataclasses.replace(PIPELINE, build=lambda config, spec: model)
