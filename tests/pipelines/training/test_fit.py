@@ -253,7 +253,7 @@ def test_another_configuration_or_data_set_is_refused_field_by_field(tmp_path):
     images.fingerprint = "others"
     with pytest.raises(CheckpointError, match="training set: 'toy' there, 'others' here"):
         train(replace(FULL, resume=True), tmp_path, images=images)
-    with pytest.raises(CheckpointError, match="of another model"):
+    with pytest.raises(CheckpointError, match="belongs to another model"):
         train(replace(FULL, resume=True), tmp_path, torch.nn.Linear(3, 3))
 
 
