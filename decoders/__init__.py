@@ -14,6 +14,7 @@ from decoders.network_scan import NetworkScan, TrunkScan
 from decoders.pixel_network import PixelNetwork
 from decoders.pixelcnn import PixelCNN
 from decoders.pixelcnn_pp import PixelCNNPlusPlus
+from decoders.pixelsnail import PixelSNAIL
 from decoders.recorded import PretrainedError, Recorded
 from decoders.scan import Scan
 
@@ -33,6 +34,7 @@ __all__ = [
     "PixelCNNPlusPlus",
     "PixelEmbedding",
     "PixelNetwork",
+    "PixelSNAIL",
     "PretrainedError",
     "Recorded",
     "Scan",

@@ -30,6 +30,7 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
     PretrainedError,
 )
 from decoders import Recorded as DecodersRecorded
@@ -91,6 +92,9 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "plusplus": lambda: PixelCNNPlusPlus(
         (3, 8, 8), likelihood=DiscretizedLogisticMixture(16, 3), hidden_channels=8, num_blocks=1,
         cond_shape=(3,), weight_norm=True,
+    ),
+    "snail": lambda: PixelSNAIL(
+        (3, 8, 8), num_levels=4, hidden_channels=8, num_blocks=1, num_heads=2, norm=True,
     ),
     "deconv": lambda: DeconvDecoder(SHAPE, num_levels=3, cond_shape=(2,), hidden_channels=4),
     "many levels": lambda: gated(num_levels=1000),

@@ -17,6 +17,7 @@ DECODERS = {
     "gated": "decoders:GatedPixelCNN",
     "pixelcnn": "decoders:PixelCNN",
     "pixelcnn++": "decoders:PixelCNNPlusPlus",
+    "pixelsnail": "decoders:PixelSNAIL",
     "deconv": "decoders:DeconvDecoder",
 }
 LIKELIHOODS = {
@@ -59,8 +60,8 @@ class DecoderConfig(Bounded):
 
     decoder: str = "gated"
     """gated (Gated PixelCNN), pixelcnn (one masked stack), pixelcnn++ (two streams at three
-    scales), deconv (deconvolutions, independent pixels), or package.module:Class of your own. Its
-    flags are those of its constructor."""
+    scales), pixelsnail (convolutions and attention), deconv (deconvolutions, independent pixels),
+    or package.module:Class of your own. Its flags are those of its constructor."""
     likelihood: str = "categorical"
     """categorical (a softmax over all levels), logistic (a mixture of discretized logistic
     distributions), or package.module:Class of your own."""

@@ -23,6 +23,7 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
 )
 
 Build = Callable[..., Any]
@@ -37,6 +38,9 @@ NETWORKS: dict[str, Build] = {
     "plain": partial(PixelCNN, **SMALL, residual=False),
     "residual": partial(PixelCNN, **SMALL, residual=True),
     "plusplus": partial(PixelCNNPlusPlus, hidden_channels=12, num_blocks=1),
+    "snail": partial(
+        PixelSNAIL, hidden_channels=12, num_blocks=2, num_layers=1, num_heads=2, key_channels=4
+    ),
 }
 """The autoregressive networks."""
 
@@ -48,7 +52,7 @@ COLORS: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 """How a pixel's channels depend on each other: by the network, or by the likelihood."""
 
-NOT_BUILT = {("plusplus", "groups")}
+NOT_BUILT = {("plusplus", "groups"), ("snail", "groups")}
 """A network and an order of colors that it refuses; no test is made of these."""
 
 CONDS = {"none": (), "vector": (3,), "map": (2, 2, 3)}

@@ -14,10 +14,12 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
     check_causality,
 )
 from decoders.checks import dependence
 from decoders.pixelcnn_pp_layers import Block, FirstLayer
+from decoders.pixelsnail_layers import GatedResidual
 
 IMAGES = [(1, 9, 9), (3, 7, 7)]
 images = pytest.mark.parametrize("image_shape", IMAGES, ids=["1x9x9", "3x7x7"])
@@ -62,7 +64,7 @@ def awake(decoder: FactorizedDecoder) -> FactorizedDecoder:
     """
     with torch.no_grad():
         for part in decoder.modules():
-            if isinstance(part, Block):
+            if isinstance(part, (Block, GatedResidual)):
                 part.leave.weight.mul_(10)
         for name, parameter in decoder.named_parameters():
             if name.endswith("bias"):
@@ -110,7 +112,7 @@ def expected_reach(decoder: FactorizedDecoder, first: int, kernel: int, layers: 
     def grid(rows: range, reach: Callable[[int], range]) -> Tensor:
         return steps(height, width, rows, reach)
 
-    if isinstance(decoder, PixelCNNPlusPlus):
+    if isinstance(decoder, (PixelCNNPlusPlus, PixelSNAIL)):
         seen = torch.ones(height * width, height * width).tril(-1)
     elif isinstance(decoder, GatedPixelCNN):
         vertical = grid(range(1, a + 1), lambda up: range(-a, a + 1))
@@ -196,6 +198,31 @@ def test_a_pixelcnn_plus_plus_sees_every_earlier_sub_pixel(channels, height, wid
         (channels, height, width), num_levels=3, hidden_channels=16, num_blocks=blocks
     )
     assert_sees_exactly(awake(decoder), earlier(decoder.image_shape))
+
+
+@pytest.mark.parametrize("image_shape", [(1, 1, 7), (1, 7, 1), (2, 5, 7), (1, 3, 17)])
+def test_a_pixelsnail_of_one_block_sees_every_earlier_sub_pixel(image_shape):
+    decoder = PixelSNAIL(
+        image_shape, num_levels=3, hidden_channels=16, num_blocks=1, num_layers=1, norm=True
+    )
+    assert_sees_exactly(awake(decoder), earlier(image_shape))
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_the_last_pixel_of_an_image_sees_the_whole_image(size):
+    """Also the last pixel of the row above, that only keys and values made of pixels show."""
+    decoder = awake(PixelSNAIL((1, size, size), num_levels=2, hidden_channels=6, num_blocks=1))
+    leaves = []
+    decoder.embed.register_forward_hook(
+        lambda _module, _args, embedded: (
+            leaves.append(embedded.detach().requires_grad_()) or leaves[-1]
+        )
+    )
+    params = decoder.params(random_image(decoder))
+    for row, col in [(size - 1, size - 1), (size - 1, 0), (1, 0)]:
+        (grad,) = torch.autograd.grad(params[0, 0, row, col], leaves, retain_graph=True)
+        before = torch.arange(size * size) < row * size + col
+        assert torch.equal(grad.flatten() != 0, before)
 
 
 @pytest.mark.parametrize(("size", "missing"), [(32, 9), (28, 5)])

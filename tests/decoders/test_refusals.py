@@ -16,6 +16,7 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
     check_causality,
     to_levels,
 )
@@ -140,11 +141,30 @@ def test_an_impossible_network_is_refused(options, message):
     assert message in str(error.value)
 
 
-def test_channel_groups_of_a_pixelcnn_plus_plus_are_refused():
+@pytest.mark.parametrize("kind", [PixelCNNPlusPlus, PixelSNAIL])
+def test_channel_groups_are_refused_where_there_are_none(kind):
     with pytest.raises(
         ValueError, match="'auto', 'head' or 'independent', got 'groups': 'head' orders"
     ):
-        PixelCNNPlusPlus(SHAPE, num_levels=4, color_order="groups")
+        kind(SHAPE, num_levels=4, color_order="groups")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_heads": 3}, "num_heads to divide key_channels, got 3 heads for 16 channels: choose"),
+        ({"num_heads": 8, "hidden_channels": 24}, "a divisor, or value_channels=16"),
+        ({"num_heads": 0}, "num_heads to be an integer of at least 1, got 0"),
+        ({"key_channels": 0}, "key_channels to be an integer of at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers to be an integer of at least 1, got 0"),
+        ({"num_blocks": 0}, "num_blocks to be an integer of at least 1, got 0"),
+        ({"first_kernel_size": 1}, "at least 3 for a layer that sees earlier rows alone, got 1"),
+    ],
+)
+def test_an_impossible_pixelsnail_is_refused(options, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        PixelSNAIL(SHAPE, num_levels=4, **options)
+    assert message in str(error.value)
 
 
 def test_a_masked_stack_of_single_pixels_is_refused():

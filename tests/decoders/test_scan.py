@@ -18,6 +18,7 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
 )
 from decoders.scan import Chooser, Draw, PlainScan, Scan, run
 
@@ -96,6 +97,8 @@ def test_each_step_equals_the_whole_network_at_any_size(network, image_shape, ba
 
 SMALL = {"hidden_channels": 12, "num_layers": 2, "kernel_size": 3, "first_kernel_size": 5}
 PLUS_PLUS: dict[str, Any] = {"hidden_channels": 12, "num_blocks": 1}
+SNAIL: dict[str, Any] = {"hidden_channels": 12, "num_blocks": 2, "num_layers": 1}
+SMALL_OF: dict[Any, dict[str, Any]] = {PixelCNNPlusPlus: PLUS_PLUS, PixelSNAIL: SNAIL}
 OPTIONS: list[tuple[Any, dict[str, Any]]] = [
     # what a trunk's scan computes in its own way
     (GatedPixelCNN, {"residual": False}),
@@ -111,20 +114,27 @@ OPTIONS: list[tuple[Any, dict[str, Any]]] = [
     (PixelCNN, {"kernel_size": 7, "first_kernel_size": 3, "residual": False}),
     (PixelCNN, {"num_layers": 0}),
     (PixelCNNPlusPlus, {"num_blocks": 2}),
+    (PixelSNAIL, {"num_layers": 2, "norm": True}),
+    (PixelSNAIL, {"num_heads": 3, "key_channels": 9, "value_channels": 6}),
+    (PixelSNAIL, {"num_blocks": 1, "first_kernel_size": 7}),
     # what each scan reads off its layers: weights, and nothing of dropout
     (GatedPixelCNN, {"weight_norm": True}),
     (PixelCNN, {"weight_norm": True}),
     (PixelCNNPlusPlus, {"weight_norm": True}),
+    (PixelSNAIL, {"weight_norm": True}),
     (GatedPixelCNN, {"dropout": 0.5}),
     (PixelCNN, {"dropout": 0.5}),
     (PixelCNNPlusPlus, {"dropout": 0.5}),
+    (PixelSNAIL, {"dropout": 0.5}),
     # what each hands on: h at the image's size, the embedded pixels
     (GatedPixelCNN, {"resize": "bilinear"}),
     (PixelCNN, {"resize": "bilinear"}),
     (PixelCNNPlusPlus, {"resize": "bilinear"}),
+    (PixelSNAIL, {"resize": "bilinear"}),
     (GatedPixelCNN, {"embedding_dim": 3}),
     (PixelCNN, {"embedding_dim": 3}),
     (PixelCNNPlusPlus, {"embedding_dim": 3}),
+    (PixelSNAIL, {"embedding_dim": 3}),
     # the head, once for all
     (GatedPixelCNN, {"embedding_dim": 3, "color_order": "head"}),
     (GatedPixelCNN, {"head_channels": 17}),
@@ -139,7 +149,7 @@ def option_id(value: object) -> str:
 
 @pytest.mark.parametrize(("kind", "options"), OPTIONS, ids=option_id)
 def test_each_step_equals_the_whole_network_with_every_option(kind, options, inputs):
-    small = PLUS_PLUS if kind is PixelCNNPlusPlus else SMALL
+    small = SMALL_OF.get(kind, SMALL)
     decoder = kind((3, 5, 6), **{"num_levels": 4, **small, "cond_shape": (2, 3, 2), **options})
     decoder.double()
     x, h = inputs(decoder, 2)
@@ -313,14 +323,16 @@ def test_progress_wraps_the_rows():
     assert rows == [0, 1, 2]
 
 
-def test_caches_do_not_grow_with_the_height(network):
+def test_caches_grow_with_the_height_by_what_attention_keeps_alone(network):
     def size(height: int) -> int:
         decoder = network((1, height, 6), num_levels=4, cond_shape=(3,))
         with torch.no_grad():
             scan = decoder.scan(torch.zeros(2, 3), 2)
             return cache_bytes(scan)
 
-    assert size(64) == size(4)
+    # For a pixel: keys and values of two blocks and two images; a mask, and where the pixel is.
+    kept = {PixelSNAIL: 2 * 2 * (4 + 6) + 1 + 2}.get(network.func, 0)
+    assert size(64) - size(4) == 60 * 6 * kept * torch.float32.itemsize
 
 
 def cache_bytes(scan: Scan) -> int:

@@ -22,6 +22,7 @@ from decoders import (
     GatedPixelCNN,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
 )
 
 SHAPE = (3, 3, 4)
@@ -41,6 +42,7 @@ MADE: dict[str, Callable[[], Decoder]] = {
     "plusplus": lambda: PixelCNNPlusPlus(
         SHAPE, cond_shape=(2,), num_levels=4, hidden_channels=12, num_blocks=1
     ),
+    "snail": lambda: PixelSNAIL(SHAPE, cond_shape=(2,), num_levels=4, num_blocks=1, **SMALL),
     **{head: partial(DeconvDecoder, SHAPE, cond_shape=(2,), **HEADS[head]) for head in HEADS},
 }
 """Every network, and every head on the smallest of them: neither knows the other."""
@@ -54,7 +56,10 @@ def make(request: pytest.FixtureRequest) -> Callable[[], Decoder]:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        *((kind, HEADS["4 levels"]) for kind in (GatedPixelCNN, PixelCNN, DeconvDecoder)),
+        *(
+            (kind, HEADS["4 levels"])
+            for kind in (GatedPixelCNN, PixelCNN, PixelSNAIL, DeconvDecoder)
+        ),
         *((DeconvDecoder, HEADS[head]) for head in ("300 levels", "logistic", "gaussian")),
     ],
 )
