@@ -92,7 +92,7 @@ class PixelSNAIL(PixelNetwork):
     def trunk(self, embedded: Tensor, h: Tensor | None) -> Tensor:
         """Return the last block's features; see `PixelNetwork.trunk`."""
         _, height, width = self.image_shape
-        place = places(height, width, embedded).expand(len(embedded), -1, -1, -1)
+        place = places(height, width, embedded).expand(embedded.shape[0], -1, -1, -1)
         features = self.first(with_ones(embedded))
         for block in self.blocks:
             features = block(features, place, embedded, h)
