@@ -1,6 +1,6 @@
 """Time the cached scan against one forward pass and against the plain scan.
 
-    python benchmarks/sampling.py [--cases 1 2 3 4 5 6 7]
+    python benchmarks/sampling.py [--cases 1 2 3 4 5 6 7 8 9]
 
 Prints, for each case, the seconds of one teacher-forced forward (`decoder(x)`) and of sampling a
 batch of the same size by the cached scan, and two ratios. The plain scan runs the whole network
@@ -9,7 +9,8 @@ threads; all of a case is timed in turns in one process, and the medians are tak
 
 Colors are ordered by masked channel groups (a step of the network for each sub-pixel) in the third
 case; in the fourth by the head (a step for each pixel), as by `--color-order head`. The first four
-are a `GatedPixelCNN`, the others a `PixelCNNPlusPlus` of 64 maps and 2 blocks at each scale.
+are a `GatedPixelCNN`, the next three a `PixelCNNPlusPlus` of 64 maps and 2 blocks at each scale,
+the last two a `PixelSNAIL` of 64 maps and 3 blocks of 2 layers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNNPlusPlus
+from decoders import FactorizedDecoder, GatedPixelCNN, PixelCNNPlusPlus, PixelSNAIL
 from decoders.heads import ColorOrder
 from decoders.scan import Draw, PlainScan, Scan
 
@@ -37,6 +38,7 @@ class Case(NamedTuple):
     repeats: int
     color_order: ColorOrder = "groups"
     plus_plus: bool = False
+    snail: bool = False
 
 
 CASES = [
@@ -47,6 +49,8 @@ CASES = [
     Case((1, 28, 28), 2, 64, 2, 300, 5, "head", plus_plus=True),
     Case((1, 28, 28), 2, 1, 15, 50, 15, "head", plus_plus=True),
     Case((3, 32, 32), 256, 64, 2, 1000, 3, "head", plus_plus=True),
+    Case((1, 28, 28), 2, 64, 2, 300, 5, "head", snail=True),
+    Case((3, 32, 32), 256, 64, 2, 1000, 3, "head", snail=True),
 ]
 PLAIN_STEPS = 5
 
@@ -62,9 +66,12 @@ def build(
     num_levels: int,
     color_order: ColorOrder = "groups",
     plus_plus: bool = False,
+    snail: bool = False,
 ) -> FactorizedDecoder:
-    """Return a decoder of 64 maps × 12 layers and 5×5 kernels, or a PixelCNN++ of 64 maps."""
+    """Return a decoder of 64 maps × 12 layers and 5×5 kernels, or another one of 64 maps."""
     torch.manual_seed(0)
+    if snail:
+        return PixelSNAIL(image_shape, num_levels=num_levels, hidden_channels=64).eval()
     if plus_plus:
         return PixelCNNPlusPlus(
             image_shape, num_levels=num_levels, hidden_channels=64, num_blocks=2
@@ -100,7 +107,7 @@ def time_plain_scan(decoder: FactorizedDecoder, batch: int) -> float:
 
 @torch.no_grad()
 def measure(case: Case) -> None:
-    decoder = build(case.image_shape, case.num_levels, case.color_order, case.plus_plus)
+    decoder = build(case.image_shape, case.num_levels, case.color_order, case.plus_plus, case.snail)
     noise = torch.rand(case.batch, *case.image_shape)
     x = decoder.sample(noise=noise)  # warm
     decoder(x)
@@ -114,6 +121,8 @@ def measure(case: Case) -> None:
     name = f"{'×'.join(map(str, case.image_shape))}, {case.num_levels} levels, batch {case.batch}"
     if case.plus_plus:
         name += ", PixelCNN++"
+    elif case.snail:
+        name += ", PixelSNAIL"
     elif case.image_shape[0] > 1:
         name += f", {case.color_order}"
     print(
@@ -152,12 +161,11 @@ def show_memory() -> None:
     print(f"memory of the scan's caches, batch 64: {text}")
 
 
-def main(cases: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7), threads: int = 2) -> None:
+def main(cases: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9), threads: int = 2) -> None:
     """Time the cached scan.
 
     Args:
-        cases: numbers of the cases to time, 1 to 7.
-        threads: number of threads.
+    """Return a decoder of 64 maps × 12 layers and 5×5 kernels, or another one of 64 maps."""
     """
     torch.set_num_threads(threads)
     print(f"torch {torch.__version__}, {threads} threads, float32, 64 maps × 12 layers, 5×5")

@@ -12,6 +12,7 @@ from decoders.pixel_network import PixelNetwork
 from decoders.pixelcnn_pp_layers import with_ones
 from decoders.pixelsnail_layers import Attention, AttentionBlock, FirstConv, places
 from decoders.pixelsnail_scan import AttentionTrunkScan
+from decoders.recording import can_record
 from decoders.scan import Scan
 
 
@@ -102,7 +103,8 @@ class PixelSNAIL(PixelNetwork):
         """Return a pass in raster order that computes each activation once."""
         h = self.fit(h)
         blocks = cast("list[AttentionBlock]", list(self.blocks))
-        trunk = AttentionTrunkScan(self.first, blocks, h, num, self.image_shape[1:])
+        alike = can_record(next(self.parameters()).device)
+        trunk = AttentionTrunkScan(self.first, blocks, h, num, self.image_shape[1:], alike=alike)
         return NetworkScan(self.embed, trunk, self.head, h)
 
 

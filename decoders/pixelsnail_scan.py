@@ -35,6 +35,8 @@ class AttentionTrunkScan(TrunkScan):
         h: the conditioning, a map at the image's size.
         num: images.
         size: (H, W) of an image.
+        alike: whether every row repeats the same operations on the same memory, as a recording
+            needs; otherwise the attention reads no more of its memory than is there.
     """
 
     groups = 1
@@ -46,13 +48,15 @@ class AttentionTrunkScan(TrunkScan):
         h: Tensor | None,
         num: int,
         size: tuple[int, int],
+        *,
+        alike: bool,
     ):
-        width = size[1]
-        self.width = width
+        self.row_period = int(alike)
+        self.width = width = size[1]
         self.first = _FirstScan(first, num, width)
         self.pixels = [self.first.pixel(col) for col in range(width)]
         attentions = [block.attention for block in blocks]
-        self.memory = _Memory(attentions, self.pixels, first.left.out_channels, num, size)
+        self.memory = _Memory(attentions, self.pixels, first.left.out_channels, num, size, alike)
         self.blocks = [_BlockScan(block, h, num, width) for block in blocks]
         self.last = self.first.pre.new_zeros(num, first.left.out_channels)
 
@@ -184,9 +188,10 @@ class _PointResidual:
 class _Memory:
     """Keys and values of all blocks, of the pixels so far.
 
-    Every row repeats the same operations on the same memory, so that a GPU can replay them: the
-    current row has places of its own, from right to left, in front of all others, and what is not
-    there yet is masked.
+    The current row has places of its own, from right to left, in front of all others, so that what
+    a pixel sees is one piece, and begins at the same place in every row. It ends with the last row
+    above, or, where rows are to be alike, at the end of the memory, and what is not there yet is
+    masked.
 
     ::
 
@@ -199,6 +204,7 @@ class _Memory:
         channels: F, of the features.
         num: images.
         size: (H, W) of an image.
+        alike: see `AttentionTrunkScan`.
     """
 
     def __init__(
@@ -208,6 +214,7 @@ class _Memory:
         channels: int,
         num: int,
         size: tuple[int, int],
+        alike: bool,
     ):
         one, like = attentions[0], pixels[0]
         height, width = size
@@ -221,6 +228,7 @@ class _Memory:
         self.values = like.new_zeros(blocks, several, slots, one.value_channels // one.heads)
         self.mask = like.new_full((slots,), -math.inf)
         self.mask[: width + 1] = 0
+        self.alike, self.end = alike, slots
         # Of each pixel in the row: features of each block, its place, and then the pixel.
         self.place = places(height, width, like).permute(1, 2, 0)  # (H, W, 2)
         self.image = channels + PLACE
@@ -234,6 +242,8 @@ class _Memory:
             self.keys[..., above] = self.keys[..., : self.width]
             self.values[:, :, above] = self.values[:, :, : self.width]
             self.mask[above] = 0
+        if not self.alike:
+            self.end = self.width * (row + 1) + 1
         self.contexts[..., self.channels : self.image] = self.place[row, :, None, None]
 
     def put(self, features: Tensor, block: int, col: int) -> Tensor:
@@ -254,10 +264,10 @@ class _Memory:
 
     def attend(self, query: Tensor, block: int, col: int) -> Tensor:
         """Return the mean value (B, value_channels) of the pixels before, by a query (B, keys)."""
-        start = self.width - col
+        seen = slice(self.width - col, self.end)
         query = query.reshape(-1, 1, self.keys.shape[2])
-        keys, values = self.keys[block, :, :, start:], self.values[block, :, start:]
-        scores = torch.baddbmm(self.mask[start:], query, keys, alpha=self.scale)
+        keys, values = self.keys[block, :, :, seen], self.values[block, :, seen]
+        scores = torch.baddbmm(self.mask[seen], query, keys, alpha=self.scale)
         return torch.bmm(scores.softmax(dim=2), values).view(len(query) // self.heads, -1)
 
 

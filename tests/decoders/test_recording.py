@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decoders import DeconvDecoder, FactorizedDecoder
+from decoders import DeconvDecoder, FactorizedDecoder, pixelsnail
 from decoders import scan as scans
 
 SHAPE = (2, 9, 2)  # of more rows than any scan's period
@@ -61,8 +61,9 @@ def test_replayed_rows_draw_what_each_row_would(network, colors, cond_shape, inp
     x, h = inputs(decoder, 2)
     known = x, torch.rand(2, *SHAPE) < 0.3
     draw = scans.Draw(decoder.likelihood, torch.rand(2, *SHAPE), known=known)
+    for module in (scans, pixelsnail):
+        monkeypatch.setattr(module, "can_record", lambda device: True)
     expected = sample(decoder, h, draw, record=False)
-    monkeypatch.setattr(scans, "can_record", lambda device: True)
     monkeypatch.setattr(scans, "recorded", recorded)
     assert torch.equal(sample(decoder, h, draw, record=True), expected)
 
