@@ -165,7 +165,8 @@ def main(cases: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9), threads: int = 2)
     """Time the cached scan.
 
     Args:
-    """Return a decoder of 64 maps × 12 layers and 5×5 kernels, or another one of 64 maps."""
+        cases: numbers of the cases to time, 1 to 9.
+        threads: number of threads.
     """
     torch.set_num_threads(threads)
     print(f"torch {torch.__version__}, {threads} threads, float32, 64 maps × 12 layers, 5×5")
