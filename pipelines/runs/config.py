@@ -36,7 +36,7 @@ class ReportConfig(Bounded):
 
 
 class SharedConfig(Bounded):
-    """What the configurations of all runs have, whoever made the model."""
+    """Parts that the configurations of all runs share."""
 
     data: DataConfig
     training: TrainConfig

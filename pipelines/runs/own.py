@@ -1,4 +1,4 @@
-"""Runs of a model of one's own: `pipelines.train`, and how the commands open what it leaves.
+"""Runs of a user's own model: configuration of `pipelines.train`, which every command can open.
 
 model, data sets ── train ──> config.json (the model as save_pretrained describes it), data.npz (the
                               images, up to 256 MiB), and all else that every run has
@@ -31,7 +31,7 @@ class OwnModel(Bounded):
 
 @dataclass(frozen=True)
 class OwnReport(ReportConfig):
-    """How the trained model is scored and shown, and the name of its images."""
+    """Scores and pictures of the trained model, and the name of its images."""
 
     data_name: str = "own"
     """Name of the data set in results."""
@@ -61,14 +61,14 @@ class OwnConfig(SharedConfig):
 def build(config: OwnConfig, spec: ImageSpec) -> Any:
     """Return the model that the configuration describes, with new weights.
 
-    Its classes are imported: whoever opens a run has asked for them already (see `open_run`).
+    This imports its classes. `open_run` has checked that the user trusts them.
     """
     from decoders.recorded import rebuild  # torch takes seconds to import: flags first
 
     return rebuild(config.own.model, None)
 
 
-# Nobody parses its flags: only a name, a configuration and what builds its model.
+# It has no command line: only a name, a configuration and a function that builds the model.
 PIPELINE: Pipeline[Any] = Pipeline("own", cast(Any, OwnConfig), {}, build, doc=__doc__ or "")
 
 

@@ -24,7 +24,7 @@ from pipelines.runtime.files import whole_file
 from pipelines.runtime.messages import say
 
 MOST_BYTES = 256 * 2**20  # of images that are kept
-HELD_OUT = 10  # without a validation set, one image in so many
+HELD_OUT = 10  # one image in 10 is for validation if there is no validation set
 
 
 def own_splits(
@@ -33,13 +33,13 @@ def own_splits(
     """Return the splits to train and to score on, and the configuration that reads them again.
 
     Args:
-        model: whose levels floats are turned into, and whose annotation the labels are.
+        model: the model, whose number of levels floats are quantized to.
         train_set: `Images`, a torch data set of x or (x, y), an array, or a pair of arrays.
-        valid_set: the same; None to hold out a tenth of the training set.
-        name: of the data set, in results and messages.
+        valid_set: as train_set, or None to hold out a tenth of the training set.
+        name: name of the data set in results and messages.
 
     Raises:
-        UserError: the images are not those that the model is for.
+        UserError: the images do not fit the model.
     """
     levels = model.decoder.num_levels
     train = Images.of(train_set, name=name, num_levels=levels)
@@ -55,10 +55,10 @@ def own_splits(
 
 
 def own_images(model: Model, dataset: Any, name: str) -> Images:
-    """Return a set of images with the annotation that a model is given.
+    """Return images with the annotation that the model is given.
 
     Raises:
-        UserError: the images are not those that the model is for.
+        UserError: the images do not fit the model.
     """
     images = Images.of(dataset, name=name, num_levels=model.decoder.num_levels)
     if images.condition != "none":
@@ -74,7 +74,7 @@ def _named(images: Images, name: str) -> Images:
 
 
 def _check(model: Model, images: Images) -> None:
-    """Raise a UserError unless images are those that a model is for."""
+    """Raise a UserError if the images do not fit the model."""
     decoder, encoder = model.decoder, model.encoder
     if (images.image_shape, images.num_levels) != (decoder.image_shape, decoder.num_levels):
         raise UserError(
@@ -99,7 +99,7 @@ def _check(model: Model, images: Images) -> None:
 
 
 def _raw(train: Images, valid: Images | None, num_levels: int) -> Raw:
-    """Return both splits as they are in their source, a tenth held out if there is no second."""
+    """Return both splits as they are in their source. Without the second, hold out a tenth."""
     raw = train.raw_split()
     if valid is not None:
         held_out = valid.raw_split()
@@ -120,9 +120,9 @@ def _rows(split: RawSplit, rows: np.ndarray) -> RawSplit:
 
 
 def keep(run_dir: Path, splits: Splits) -> None:
-    """Keep the images in the run directory, for the commands that need them, if they are few.
+    """Save the images in the run directory for the commands that need them, up to 256 MiB.
 
-    Otherwise those commands are given them by --data-dir.
+    Larger sets are given to those commands with --data-dir.
     """
     arrays: dict[str, np.ndarray] = {}
     for name, images in (("train", splits.train), ("valid", splits.test)):

@@ -1,4 +1,4 @@
-"""RunRecord: the content of a run's config.json, typed, versioned, read strictly."""
+"""Typed and versioned content of a run's config.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=SharedConfig)
 
-FORMAT = 2  # of config.json; raise it when its content changes, and add a migration
+FORMAT = 2  # of config.json. Increase it when its content changes, and add a migration.
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What trained a run, and on what.
+    """Record of a run: its command, its configuration and its images.
 
     Attributes:
-        pipeline: its command, or package.module:name of a user's `Pipeline`.
-        version: of the toolkit.
-        command: the command line, those of earlier parts of a resumed run in front.
-        commit: of the toolkit, None outside a checkout.
+        pipeline: name of the command, or package.module:name of a user's `Pipeline`.
+        version: version of the toolkit.
+        command: command line, after those of earlier parts of a resumed run.
+        commit: commit of the toolkit, or None outside a checkout.
         config: every flag by name.
-        images: the images that its model is for.
-        fingerprint: of the training set.
-        format: of this record.
+        images: specification of the images that the model is for.
+        fingerprint: fingerprint of the training set.
+        format: version of this record.
     """
 
     pipeline: str

@@ -22,7 +22,7 @@ from pipelines.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainConfig(Bounded):
-    """How to train.
+    """Flags of the training loop.
 
     >>> TrainConfig(epochs=3, batch_size=4).total_steps(10)
     9
@@ -33,7 +33,7 @@ class TrainConfig(Bounded):
     steps: Count = 0
     """Optimizer steps in all, before and after resuming (0: count in epochs)."""
     epochs: Count = 1
-    """Passes over the training set, if --steps is 0. 0 is no training, whatever --steps."""
+    """Passes over the training set, if --steps is 0. 0 trains nothing, for any --steps."""
     batch_size: Annotated[Positive, tyro.conf.arg(aliases=["--bs"])] = 64
     """Images per optimizer step, over all devices and micro-batches together."""
     learning_rate: Annotated[PositiveFloat, tyro.conf.arg(aliases=["--lr"])] = 1e-3

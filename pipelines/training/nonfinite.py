@@ -47,7 +47,7 @@ class Skipped:
 
     @property
     def too_many(self) -> bool:
-        """Whether leaving steps out can't be the remedy."""
+        """True if too many steps in a row were left out."""
         return self.in_a_row >= MOST_IN_A_ROW
 
 
