@@ -15,6 +15,7 @@ from decoders.pixel_network import PixelNetwork
 from decoders.pixelcnn import PixelCNN
 from decoders.pixelcnn_pp import PixelCNNPlusPlus
 from decoders.pixelsnail import PixelSNAIL
+from decoders.pretrained import Pretrained
 from decoders.recorded import PretrainedError, Recorded
 from decoders.scan import Scan
 
@@ -35,6 +36,7 @@ __all__ = [
     "PixelEmbedding",
     "PixelNetwork",
     "PixelSNAIL",
+    "Pretrained",
     "PretrainedError",
     "Recorded",
     "Scan",

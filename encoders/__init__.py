@@ -9,6 +9,7 @@ from encoders.label import LabelEmbedding
 from encoders.layers import Upsample
 from encoders.map import MapEncoder
 from encoders.posterior import DeterministicPosterior, GaussianPosterior, Posterior
+from encoders.pretrained import Pretrained
 from encoders.recorded import PretrainedError, Recorded
 from encoders.text import ALPHABET, TextEncoder, tokenize
 
@@ -29,6 +30,7 @@ __all__ = [
     "MapEncoder",
     "Noise",
     "Posterior",
+    "Pretrained",
     "PretrainedError",
     "Recorded",
     "TextEncoder",

@@ -17,7 +17,7 @@ import tyro
 from sklearn.datasets import load_digits
 
 from decoders import GatedPixelCNN
-from pipelines.runs.pictures import grid, save
+from pipelines import grid, save_picture
 
 
 def masks() -> dict[str, torch.Tensor]:
@@ -57,7 +57,7 @@ def main(steps: int = 600, out: Path = Path("inpainting.png")) -> None:
         kept = all(torch.equal(drawn[:, mask], test[:, mask]) for drawn in completions)
         print(f"{name}: {int(mask.sum())} of 64 pixels kept, all as they were: {kept}")
         rows += [test, test * mask, *completions]
-    save(grid(torch.cat(rows), num_levels=17, columns=len(test)), out)
+    save_picture(grid(torch.cat(rows), num_levels=17, columns=len(test)), out)
     print(f"{out}: digits, what is kept, three completions; for each of three masks")
 
 

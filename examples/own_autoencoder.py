@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from decoders import GatedPixelCNN, to_levels
-from pipelines.runs.pictures import grid, save
+from pipelines import grid, save_picture
 
 CODE = 4
 
@@ -105,7 +105,7 @@ def main(steps: int = 600, out: Path = Path("own_autoencoder.png")) -> None:
         draws = [pixelcnn.sample(encoder(test[:12])) for _ in range(3)]
 
     rows = [to_levels(test[:12], 17), to_levels(blurred, 17), *draws]
-    save(grid(torch.cat(rows), num_levels=17, columns=12), out)
+    save_picture(grid(torch.cat(rows), num_levels=17, columns=12), out)
     print(f"{out}: digits, deconvolutions, three draws of the PixelCNN")
 
 

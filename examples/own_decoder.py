@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from decoders import Categorical, FactorizedDecoder, check_causality
 from encoders import LabelEmbedding
-from pipelines.model import Model
-from pipelines.runs.pictures import grid, save
+from pipelines import Model, grid, save_picture
 
 
 class Block(nn.Module):
@@ -109,7 +108,7 @@ def main(steps: int = 500, out: Path = Path("own_decoder.png")) -> None:
     print(f"test, {model.kind}: {nats:.2f} nats, {nats / (64 * math.log(2)):.3f} bits/dim")
 
     drawn = model.sample(100, torch.arange(10).repeat_interleave(10))
-    save(grid(drawn, num_levels=17, columns=10), out)
+    save_picture(grid(drawn, num_levels=17, columns=10), out)
     print(f"{out}: ten draws of each class, one row each")
 
 

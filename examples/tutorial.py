@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from decoders import DeconvDecoder, GatedPixelCNN, check_causality, to_levels
 from encoders import GaussianEncoder, LabelEmbedding
 from eval import bits_per_dim, importance_weighted, interpolate
-from pipelines.model import Model
-from pipelines.runs.pictures import grid, save
+from pipelines import Model, grid, save_picture
 
 STEPS = int(os.environ.get("TUTORIAL_STEPS", "400"))
 LEVELS, SHAPE = 17, (1, 8, 8)
@@ -77,7 +76,7 @@ with torch.no_grad():
     nats = -decoder(test_x).double()
 print(f"exact: {nats.mean():.2f} ± {nats.std() / len(nats) ** 0.5:.2f} nats per image", end=", ")
 print(f"{bits_per_dim(nats.mean().item(), DIMS):.3f} bits/dim")
-save(grid(decoder.sample(num=40), LEVELS, columns=10), Path("tutorial-samples.png"))
+save_picture(grid(decoder.sample(num=40), LEVELS, columns=10), Path("tutorial-samples.png"))
 
 # %% [markdown]
 # ## 3. Given a label
@@ -91,7 +90,7 @@ with torch.no_grad():
     nats = by_label(test_x, test_y).distortion.mean().item()
 print(f"{by_label.kind}: {nats:.2f} nats per image")
 drawn = by_label.sample(40, torch.arange(4).repeat_interleave(10))
-save(grid(drawn, LEVELS, columns=10), Path("tutorial-labels.png"))
+save_picture(grid(drawn, LEVELS, columns=10), Path("tutorial-labels.png"))
 
 # %% [markdown]
 # ## 4. Given a latent: a PixelVAE
@@ -139,7 +138,7 @@ for model in (pixel, plain):
     h = model.encoder.to_h((interpolate(mean[:1], mean[1:], 10)[:, 0],))
     same_noise = torch.rand(1, *SHAPE).expand(10, -1, -1, -1)
     rows.append(model.decoder.sample(h, noise=same_noise))
-save(grid(torch.cat(rows), LEVELS, columns=10), Path("tutorial-interpolation.png"))
+save_picture(grid(torch.cat(rows), LEVELS, columns=10), Path("tutorial-interpolation.png"))
 
 # %% [markdown]
 # ## 6. Completion
@@ -149,7 +148,7 @@ save(grid(torch.cat(rows), LEVELS, columns=10), Path("tutorial-interpolation.png
 known = torch.zeros(SHAPE, dtype=torch.bool)
 known[:, :4] = True
 completed = [decoder.sample(known=(test_x[:10], known), num=10) for _ in range(3)]
-save(
+save_picture(
     grid(torch.cat([test_x[:10], *completed]), LEVELS, columns=10), Path("tutorial-completion.png")
 )
 print("wrote tutorial-samples.png, -labels.png, -interpolation.png and -completion.png")

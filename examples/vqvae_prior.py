@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from decoders import GatedPixelCNN, to_levels
-from pipelines.runs.pictures import grid, save
+from pipelines import grid, save_picture
 
 CODES, FEATURES = 32, 16
 
@@ -134,7 +134,7 @@ def main(steps: int = 600, out: Path = Path("vqvae_prior.png")) -> None:
             test[:12], vqvae.decode(test_codes[:12]),
             vqvae.decode(prior.sample(num=12)), vqvae.decode(by_frequency),
         ]  # fmt: skip
-    save(grid(to_levels(torch.cat(rows), 17), num_levels=17, columns=12), out)
+    save_picture(grid(to_levels(torch.cat(rows), 17), num_levels=17, columns=12), out)
     print(f"{out}: digits, reconstructions, draws of the prior, of the frequencies")
 
 
