@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.data.sets import to_display
-from pipelines.runtime.files import whole_file
+from pipelines.runtime.files import at_home, whole_file
 from pipelines.runtime.progress import Progress
 
 LONG_SIDE = 1200  # pixels that a grid is enlarged towards
@@ -50,13 +50,13 @@ def to_image(canvas: Tensor, long_side: int = LONG_SIDE) -> Image.Image:
     return Image.fromarray(large.contiguous().numpy())
 
 
-def save(canvas: Tensor, file: Path, *, replace: bool = False) -> None:
+def save(canvas: Tensor, file: str | Path, *, replace: bool = False) -> None:
     """Write a picture as PNG.
 
     Raises:
         WriteError: it can't be written, or, without `replace`, there is such a file.
     """
-    with whole_file(file, replace=replace) as stream:
+    with whole_file(at_home(file), replace=replace) as stream:
         to_image(canvas).save(stream, format="PNG")
 
 
