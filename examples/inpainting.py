@@ -1,11 +1,11 @@
-"""Completion and inpainting: keep some sub-pixels, draw the others.
+"""Completion and inpainting: keep some sub-pixels and sample the others.
 
     python examples/inpainting.py
 
-A PixelCNN draws in raster order, so that what is kept above and to the left shapes what is drawn;
-what is kept below and to the right is left as it is, but is not looked at by the pixels before it.
-The picture has three parts, kept in turn: the upper half, the left half, a frame around a hole.
-Each has digits, what is kept of them (the rest is black), and three completions.
+A PixelCNN samples in raster order, so the pixels that are kept above and to the left influence the
+samples. Pixels that are kept below and to the right stay unchanged, but earlier pixels don't see them.
+The picture has three parts: the upper half is kept, the left half, and a frame around a hole. Each part
+shows digits, their kept pixels (the rest is black), and three completions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines import grid, save_picture
 
 
 def masks() -> dict[str, torch.Tensor]:
-    """Which sub-pixels are kept, (1, 8, 8) bool each."""
+    """Return masks of the sub-pixels to keep, (1, 8, 8) bool each."""
     upper, left = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     upper[:, :4], left[:, :, :4] = True, True
     frame = torch.ones(1, 8, 8, dtype=torch.bool)
@@ -33,7 +33,7 @@ def main(steps: int = 600, out: Path = Path("inpainting.png")) -> None:
     """Train on scikit-learn's digits, then complete some that were not seen.
 
     Args:
-        steps: optimiser steps.
+        steps: optimizer steps.
         out: where the picture goes.
     """
     torch.manual_seed(0)

@@ -3,9 +3,9 @@
     python examples/own_autoencoder.py
 
 Both are trained on scikit-learn's digits with the same encoder. The first has deconvolutions and
-the mean squared error; in the second, two lines are changed. The picture has digits in its first
-row, what the first autoencoder makes of each code in the second, and below three draws from the
-second autoencoder's p(x | h) each: the mean of all that a code allows, against instances of it.
+the mean squared error. In the second, two lines are changed. The picture shows digits in its first row,
+the output of the first autoencoder for each code in the second, and below three samples each from the
+second autoencoder's p(x | h): the mean of all images that a code allows, and instances of them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class MyDecoder(nn.Module):
 def train(
     parts: list[nn.Module], loss_of: Callable[[Tensor], Tensor], data: Tensor, steps: int
 ) -> None:
-    """The user's own training loop; it knows of no decoder."""
+    """Train with your own loop, which knows nothing about decoders."""
     optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()], lr=2e-3)
     for step in range(steps):
         loss = loss_of(data[torch.randint(len(data), (64,))])
@@ -74,7 +74,7 @@ def main(steps: int = 600, out: Path = Path("own_autoencoder.png")) -> None:
     """Train both, compare them, and draw.
 
     Args:
-        steps: optimiser steps of each.
+        steps: optimizer steps of each.
         out: where the picture goes.
     """
     torch.manual_seed(0)

@@ -81,7 +81,7 @@ def main(steps: int = 500, out: Path = Path("own_decoder.png")) -> None:
     """Check, train, score and sample the decoder.
 
     Args:
-        steps: optimiser steps.
+        steps: optimizer steps.
         out: where the picture goes.
     """
     torch.manual_seed(0)

@@ -2,9 +2,9 @@
 
     python examples/tutorial.py
 
-Editors that know `# %%` (VS Code, PyCharm, Spyder, Jupyter through jupytext) show each part as a
-cell to run; as a script it runs them all, in about three minutes on two cores, and leaves pictures
-in the current folder. TUTORIAL_STEPS says how many optimiser steps each model gets.
+Editors that support `# %%` (VS Code, PyCharm, Spyder, Jupyter with jupytext) show each part as a cell.
+As a script it runs all of them, in about three minutes on two cores, and writes pictures to the current
+folder. The environment variable TUTORIAL_STEPS sets the number of optimizer steps of each model.
 """
 
 # %% [markdown]
@@ -42,7 +42,7 @@ print(f"{tuple(train_x.shape)} {train_x.dtype}, levels {int(x.min())} to {int(x.
 
 
 def fit(network: nn.Module, loss_of: Callable[[Tensor, float], Tensor]) -> None:
-    """Minimise the mean loss of random batches: their indices, and the share of steps done."""
+    """Minimize the mean loss of random batches: their indices, and the share of steps done."""
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     network.train()
     for step in range(STEPS):
@@ -58,7 +58,7 @@ def fit(network: nn.Module, loss_of: Callable[[Tensor, float], Tensor]) -> None:
 # %% [markdown]
 # ## 2. A decoder alone
 # With no h it models p(x), exactly: log p is a sum over sub-pixels, each given those before it.
-# That nothing else is looked at can be proven, for this decoder or one of yours.
+# `check_causality` proves that it sees nothing else, for this decoder or one of yours.
 
 
 # %%
@@ -80,8 +80,8 @@ save_picture(grid(decoder.sample(num=40), LEVELS, columns=10), Path("tutorial-sa
 
 # %% [markdown]
 # ## 3. Given a label
-# Whatever makes h is an encoder. An embedding of labels makes p(x | y), a number that is not to be
-# compared with p(x): the label was free.
+# Anything that makes h is an encoder. With an embedding of labels the model is p(x | y). Its score must
+# not be compared with that of p(x): the label was free.
 
 # %%
 by_label = Model(make_decoder((16,)), LabelEmbedding(10, 16))
@@ -126,8 +126,8 @@ pixel = vae(make_decoder((8,)))
 
 # %% [markdown]
 # ## 5. What the latent says
-# Between the codes of two images: h on the way, each decoded with the same random numbers. Below,
-# the plain VAE's way between the same two images.
+# An interpolation between the codes of two images: each h is decoded with the same random numbers.
+# Below, the plain VAE's interpolation between the same two images.
 
 # %%
 rows = []
@@ -142,7 +142,7 @@ save_picture(grid(torch.cat(rows), LEVELS, columns=10), Path("tutorial-interpola
 
 # %% [markdown]
 # ## 6. Completion
-# The lower halves, drawn given the upper ones: ten digits, and three completions of each.
+# The lower halves, sampled given the upper ones: ten digits, and three completions of each.
 
 # %%
 known = torch.zeros(SHAPE, dtype=torch.bool)

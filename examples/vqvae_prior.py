@@ -6,9 +6,9 @@
                                                     │
                                           GatedPixelCNN: p(codes)
 
-The codes are images of integers, so the decoder that models pixels models them as it is. The
-picture has digits, their reconstructions, and images decoded from codes that the prior drew; below
-them, for comparison, from codes drawn one by one with their frequencies.
+The codes are images of integers, so a decoder of pixels can model them unchanged. The picture shows
+digits, their reconstructions, and images decoded from samples of the prior. The last row, for
+comparison, is decoded from codes that were drawn independently, with their frequencies.
 
 Source: van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning (2017),
 https://arxiv.org/abs/1711.00937.
@@ -49,25 +49,25 @@ class VQVAE(nn.Module):
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """The codes of images, (B, 1, 4, 4) uint8."""
+        """Return the codes of images, (B, 1, 4, 4) uint8."""
         return self.nearest(self.encoder(x))
 
     def nearest(self, features: Tensor) -> Tensor:
-        """The number of the codebook's nearest vector at each place, (B, 1, 4, 4) uint8."""
+        """Return the index of the nearest codebook vector at each place, (B, 1, 4, 4) uint8."""
         flat = rearrange(features, "b f h w -> b (h w) f")
         codes = torch.cdist(flat, self.codebook.expand(len(flat), -1, -1)).argmin(dim=2)
         return rearrange(codes, "b (h w) -> b 1 h w", h=features.shape[2]).to(torch.uint8)
 
     def vectors(self, codes: Tensor) -> Tensor:
-        """The codebook's vectors of codes, (B, F, 4, 4)."""
+        """Return the codebook vectors of codes, (B, F, 4, 4)."""
         return rearrange(self.codebook[codes.long()], "b 1 h w f -> b f h w")
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images of codes, (B, 1, 8, 8)."""
+        """Return the images of codes, (B, 1, 8, 8)."""
         return self.decoder(self.vectors(codes))
 
     def loss(self, x: Tensor) -> Tensor:
-        """Reconstruction, the codebook's pull towards the features, and theirs towards it."""
+        """Return reconstruction error plus codebook and commitment losses."""
         features = self.encoder(x)
         chosen = self.vectors(self.nearest(features))
         # Straight through: the gradient passes the rounding as if it were not there.
@@ -88,7 +88,7 @@ def main(steps: int = 600, out: Path = Path("vqvae_prior.png")) -> None:
     """Train the VQ-VAE, then the prior over its codes, then draw.
 
     Args:
-        steps: optimiser steps of each.
+        steps: optimizer steps of each.
         out: where the picture goes.
     """
     torch.manual_seed(0)
