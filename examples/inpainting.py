@@ -3,9 +3,9 @@
     python examples/inpainting.py
 
 A PixelCNN samples in raster order, so the pixels that are kept above and to the left influence the
-samples. Pixels that are kept below and to the right stay unchanged, but earlier pixels don't see them.
-The picture has three parts: the upper half is kept, the left half, and a frame around a hole. Each part
-shows digits, their kept pixels (the rest is black), and three completions.
+samples. Pixels that are kept below and to the right stay unchanged, but earlier pixels don't see
+them. The picture has three parts: the upper half is kept, the left half, and a frame around a hole.
+Each part shows digits, their kept pixels (the rest is black), and three completions.
 """
 
 from __future__ import annotations

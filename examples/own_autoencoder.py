@@ -3,9 +3,9 @@
     python examples/own_autoencoder.py
 
 Both are trained on scikit-learn's digits with the same encoder. The first has deconvolutions and
-the mean squared error. In the second, two lines are changed. The picture shows digits in its first row,
-the output of the first autoencoder for each code in the second, and below three samples each from the
-second autoencoder's p(x | h): the mean of all images that a code allows, and instances of them.
+the mean squared error. In the second, two lines are changed. The picture shows digits in its first
+row, the output of the first autoencoder for each code in the second, and below three samples each
+from the second autoencoder's p(x | h): the mean of all images that a code allows, and instances.
 """
 
 from __future__ import annotations

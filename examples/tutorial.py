@@ -2,9 +2,9 @@
 
     python examples/tutorial.py
 
-Editors that support `# %%` (VS Code, PyCharm, Spyder, Jupyter with jupytext) show each part as a cell.
-As a script it runs all of them, in about three minutes on two cores, and writes pictures to the current
-folder. The environment variable TUTORIAL_STEPS sets the number of optimizer steps of each model.
+Editors that support `# %%` (VS Code, PyCharm, Spyder, Jupyter with jupytext) show each part as a
+cell. As a script it runs all of them, in about three minutes on two cores, and writes pictures to
+the current folder. The environment variable TUTORIAL_STEPS sets the optimizer steps of each model.
 """
 
 # %% [markdown]
@@ -80,8 +80,8 @@ save_picture(grid(decoder.sample(num=40), LEVELS, columns=10), Path("tutorial-sa
 
 # %% [markdown]
 # ## 3. Given a label
-# Anything that makes h is an encoder. With an embedding of labels the model is p(x | y). Its score must
-# not be compared with that of p(x): the label was free.
+# Anything that makes h is an encoder. With an embedding of labels the model is p(x | y). Its score
+# must not be compared with that of p(x): the label was free.
 
 # %%
 by_label = Model(make_decoder((16,)), LabelEmbedding(10, 16))
