@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines import load
 from pipelines.runs.load import open_run
 
 WEIGHTS = sorted((Path(__file__).parent.parent / "weights").glob("*/"))
@@ -45,3 +46,18 @@ def test_weights_are_small_and_say_what_they_are(folder: Path) -> None:
     about = (folder.parent / "README.md").read_text()
     assert f"## {folder.name}" in about
     assert "CC BY-SA 3.0" in about
+
+
+@pytest.mark.parametrize("folder", WEIGHTS, ids=lambda folder: folder.name)
+def test_weights_come_back_from_save_pretrained_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    model = load(folder.name)
+    model.save_pretrained(tmp_path / "saved")
+    with np.load(folder / "check.npz") as check:
+        x = torch.from_numpy(check["x"])[:2]
+    scores = []
+    for one in (model, load(tmp_path / "saved")):
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            scores.append(one(x))
+    assert torch.equal(scores[0].distortion, scores[1].distortion)
+    assert torch.equal(scores[0].rate, scores[1].rate)
