@@ -5,8 +5,9 @@
     written with 24 │ latent cells in a unit 4 │ architecture's bytes 2 │
     checksum of everything else 16 │ the architecture, compressed JSON │ the words
 
-All numbers are little-endian. Checksums are the first bytes of a SHA-256. Version 1 had no cells
-and no architecture; its `weights` are a checksum of the weights and the whole configuration.
+All numbers are little-endian. Checksums are the first bytes of a SHA-256. Version 2 named
+some flags otherwise. Version 1 had no cells and no architecture, and its `weights` are a checksum
+of the weights and the whole configuration.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ import numpy as np
 
 from pipelines.runtime.errors import DataError
 
-MAGIC, VERSION = b"PXD\x1a", 2
+MAGIC, VERSION = b"PXD\x1a", 3
 METHODS = ("exact", "given label", "given code", "bits-back")
 PRECISIONS = ("float32", "float64")
 LAYOUTS = ("NCHW", "NHW", "NHWC")
 DIGITS = 16  # bytes of a checksum
 _FIRST = f"<4s4B4HQIQI{DIGITS}s{DIGITS}s24s"
-_FIELDS = {1: struct.Struct(_FIRST), VERSION: struct.Struct(_FIRST + "IH")}
+_FIELDS = {1: struct.Struct(_FIRST)} | dict.fromkeys((2, 3), struct.Struct(_FIRST + "IH"))
 
-# Usual content of an architecture, which therefore takes hardly a byte. It is part of the format:
-# changing it needs another version.
-_USUAL = (
+# The usual text of an architecture, which therefore takes hardly a byte, by version. Part of the
+# format: a change needs another version.
+_SECOND = (
     b'{"code_dim":64,"code_dropout":0.0,"color_order":"auto","condition":"none","decoder":"gated",'
     b'"dropout":0.0,"embedding_dim":0,"encoder_blocks":1,"encoder_channels":32,'
     b'"first_kernel_size":7,"head_channels":0,"hidden_channels":64,"kernel_size":5,'
@@ -42,6 +43,19 @@ _USUAL = (
     b'"num_map_channels":0,"pipeline":"pixelcnn","posterior_scale":"exp","prior_channels":32,'
     b'"prior_layers":3,"residual":true,"weight_norm":false}'
 )
+
+_THIRD = (
+    b'{"norm":false,"num_blocks":2,"num_components":10,"likelihood":"logistic",'
+    b'"encoder_blocks":1,"encoder_channels":32,"encoder_embedding_dim":0,"latent_dim":16,'
+    b'"latent_map":[16,8,8],"latent_to":"layers","levels_of_latents":1,"map_channels":16,'
+    b'"posterior_scale":"exp","prior_channels":32,"prior_layers":3,'
+    b'"code_dim":64,"code_dropout":0.0,"color_order":"auto","condition":"none","decoder":"gated",'
+    b'"dropout":0.0,"embedding_dim":0,"first_kernel_size":7,"gated":true,"head_channels":null,'
+    b'"hidden_channels":64,"kernel_size":5,"likelihood":"categorical","num_classes":0,'
+    b'"num_layers":12,"num_map_channels":0,"pipeline":"pixelcnn","residual":true,'
+    b'"resize":"nearest","skip":true,"weight_norm":false}'
+)
+_USUAL = {2: _SECOND, 3: _THIRD}
 
 
 @dataclass(frozen=True)
@@ -100,12 +114,12 @@ def to_bytes(header: Header, words: np.ndarray) -> bytes:
 
 def _packed(architecture: dict[str, Any]) -> bytes:
     text = json.dumps(architecture, sort_keys=True, separators=(",", ":")).encode()
-    packer = zlib.compressobj(9, wbits=-15, zdict=_USUAL)
+    packer = zlib.compressobj(9, wbits=-15, zdict=_USUAL[VERSION])
     return packer.compress(text) + packer.flush()
 
 
-def _unpacked(packed: bytes) -> dict[str, Any]:
-    text = zlib.decompressobj(wbits=-15, zdict=_USUAL).decompress(packed, 2**20)
+def _unpacked(packed: bytes, version: int) -> dict[str, Any]:
+    text = zlib.decompressobj(wbits=-15, zdict=_USUAL[version]).decompress(packed, 2**20)
     return dict(json.loads(text))
 
 
@@ -165,7 +179,7 @@ def _parse(fields: tuple[Any, ...], rest: bytes) -> tuple[Header, int]:
         images=images,
         written_with=written_with.rstrip(b"\0").decode("ascii"),
         grid=grid,
-        architecture=_unpacked(rest[:packed]) if version > 1 else {},
+        architecture=_unpacked(rest[:packed], version) if version > 1 else {},
         version=version,
     )
     if count < 1 or batch < 1 or len(rest) != packed + 4 * words:

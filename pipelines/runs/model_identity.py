@@ -16,7 +16,7 @@ from pipelines.compression.codecs import method_of
 from pipelines.compression.container import DIGITS, Header, checksum
 from pipelines.runs.config import RunConfig
 from pipelines.runs.load import Run
-from pipelines.runs.record import FORMAT, migrated
+from pipelines.runs.record import migrated
 from pipelines.runtime.config import flat
 from pipelines.runtime.errors import DataError
 from pipelines.training import config_file
@@ -29,7 +29,7 @@ def architecture(run: Run) -> dict[str, Any]:
     shared = {field.name for field in dataclasses.fields(RunConfig)} - {"decoder"}
     config: Any = run.config
     own = {field.name for field in dataclasses.fields(config)} - shared
-    flags: dict[str, Any] = {"format": FORMAT}
+    flags: dict[str, Any] = {}
     for name in sorted(own):
         flags |= flat(getattr(run.config, name))
     given = {
@@ -66,10 +66,9 @@ def check_model(header: Header, run: Run, file: Path, run_dir: Path) -> bool:
     Raises:
         DataError: they differ. The message lists the differences.
     """
-    written = header.architecture
-    flags = (
-        written if "format" in written else {**migrated(written, run.pipeline), "format": FORMAT}
-    )
+    flags = header.architecture
+    if header.version < 3:  # flags had other names
+        flags = migrated(flags, run.pipeline)
     there = {"images": list(header.image_shape), "levels": header.num_levels, **flags}
     here = {
         "images": list(run.spec.image_shape),
