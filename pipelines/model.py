@@ -53,12 +53,12 @@ class Model(Pretrained):
         self, decoder: Decoder, encoder: Encoder | None = None, *, code_dropout: float = 0.0
     ):
         super().__init__()
-        if not isinstance(decoder, Decoder):
+        if not isinstance(_original(decoder), Decoder):
             raise TypeError(
                 f"expected a Decoder, got a {type(decoder).__name__}: subclass one of decoders, "
                 "usually FactorizedDecoder"
             )
-        if encoder is not None and not isinstance(encoder, Encoder):
+        if encoder is not None and not isinstance(_original(encoder), Encoder):
             raise TypeError(
                 f"expected an Encoder, got a {type(encoder).__name__}: wrap your own network, as "
                 "in encoders.Deterministic(network, code_shape)"
@@ -214,3 +214,8 @@ class Model(Pretrained):
         if self.encoder is None:
             raise TypeError("a model without an encoder has no code to reconstruct an image from")
         return self.decoder.sample(self.encoder(x, y).h, **options)
+
+
+def _original(module: Any) -> Any:
+    """Return the module that `torch.compile` was given, or the module itself."""
+    return getattr(module, "_orig_mod", module)

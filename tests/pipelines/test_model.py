@@ -47,3 +47,12 @@ def test_a_model_exports_with_any_batch():
         found = program(x[:size], y[:size])
         torch.testing.assert_close(found.distortion, model(x[:size], y[:size]).distortion)
         assert found.rate.shape == (size,)
+
+
+def test_compiled_parts_are_taken():
+    """As for an estimate's many passes; the backend here changes nothing."""
+    torch.manual_seed(0)
+    plain, labels = decoder(cond_shape=(4,)), LabelEmbedding(3, 4)
+    model = Model(torch.compile(plain, backend="eager"), torch.compile(labels, backend="eager"))  # pyright: ignore
+    x, y = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2])
+    assert torch.allclose(model(x, y).distortion, Model(plain, labels)(x, y).distortion)
