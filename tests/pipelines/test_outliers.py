@@ -143,7 +143,7 @@ def test_own_arrays_are_read_with_the_levels_they_carry(copy_run, refusal, tmp_p
     with (tmp_path / "four.npy").open("wb") as stream:
         np.save(stream, np.zeros((2, 8, 8), np.uint8))
         append_levels(stream, 4)
-    assert "has 4 levels, but the run 17" in refusal(
+    assert "has 4 levels, but the run has 17" in refusal(
         main, run_dir, "--images", tmp_path / "four.npy"
     )
 
