@@ -123,7 +123,7 @@ def test_dropped_conditions_leave_an_exact_likelihood(copy_run):
 @pytest.mark.parametrize(
     ("args", "flags", "sentence"),
     [
-        (VAE, ["--condition=shuffled"], "given something"),
+        (VAE, ["--condition=shuffled"], "with conditioning"),
         (("autoencoder",), ["--condition=shuffled"], "which encodes the image itself"),
         (("pixelcnn", "--condition=label"), ["--condition=dropped"], "--code-dropout"),
         (VAE, ["--importance-samples=-1"], "--importance-samples must be at least 0"),

@@ -172,7 +172,7 @@ def test_refusals(copy_run, tmp_path, refusal):
     assert "--score-batch" in refusal(main, run_dir, "--score-batch", 0)
     assert "called --score-batch" in refusal(main, run_dir, "--batch-size", 2)
     assert "called --accelerator" in refusal(main, run_dir, "--device", "cpu")
-    assert "needs them" in refusal(main, run_dir, "--data-dir", tmp_path)
+    assert "not needed here" in refusal(main, run_dir, "--data-dir", tmp_path)
     assert "given labels" in refusal(main, run_dir, "--label", 3)
     assert "given labels" in refusal(main, run_dir, "--grid", "classes")
     assert "given captions" in refusal(main, run_dir, "--caption", "a circle")
