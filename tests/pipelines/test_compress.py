@@ -272,7 +272,7 @@ def test_refusals(train_run, packed, digits, tmp_path, capsys, refusal):
     assert "expected 70 integers" in refusal(main, labelled, "encode", x, f, "--labels", x)
     np.save(tmp_path / "y.npy", np.full(COUNT, 10))
     wrong = refusal(main, labelled, "encode", x, f, "--labels", tmp_path / "y.npy")
-    assert "knows 0..9" in wrong
+    assert "model has 0..9" in wrong
     assert "--labels is for" in refusal(main, run_dir, "encode", x, f, "--labels", y)
     assert "at least 1" in refusal(main, run_dir, "encode", x, f, "--score-batch", 0)
     assert "No such file" in refusal(main, run_dir, "encode", tmp_path / "none.npy", f)

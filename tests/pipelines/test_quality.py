@@ -133,7 +133,7 @@ def test_another_runs_classifier_serves(copy_run, trained, pipeline):
         (["--num", 101], "--num from 2 to 100"),
         (["--num", 20, "--neighbors", 101], "--neighbors from 1 to 100"),
         (["--num", 20, "--score-batch", 0], "--score-batch must be at least 1"),
-        (["--num", 20, "--features", "nowhere"], "no run directory"),
+        (["--num", 20, "--features", "nowhere"], "not a run directory"),
     ],
 )
 def test_refuses(train_run, refusal, flags, sentence):

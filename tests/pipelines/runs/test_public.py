@@ -206,7 +206,7 @@ def test_a_users_decoder_is_opened_at_the_users_word(tmp_path, monkeypatch, refu
     sys.modules.pop("own_network")
     said = refusal(sample_command.main, tmp_path / "run", "--accelerator=cpu")
     assert "--trust own_network" in said
-    with pytest.raises(ValueError, match="own_network:Mine, code of its own"):
+    with pytest.raises(ValueError, match="own_network:Mine, which is not part of the toolkit"):
         load(tmp_path / "run")
     assert "own_network" not in sys.modules
     assert type(load(tmp_path / "run", trust=["own_network"]).decoder).__name__ == "Mine"
@@ -257,7 +257,7 @@ def own_network() -> Model:
         (decoder, {"step": 3}, r"train has no argument 'step': did you mean 'steps'\?"),
         (decoder, {"batch_size": 0}, "--batch-size must be at least 1"),
         (decoder, {"optimizer": torch.optim.SGD, "learning_rate": 1.0}, "learning_rate means noth"),
-        (decoder, {"kl_warmup": 5}, "--kl-warmup means nothing"),
+        (decoder, {"kl_warmup": 5}, "--kl-warmup has no effect"),
         (lambda: decoder(cond_shape=(4,)), {}, "give it the encoder that makes h"),
         (lambda: Model(decoder(cond_shape=(4,)), LabelEmbedding(3, 4)), {}, r"yield \(x, y\)"),
         (lambda: nn.Linear(1, 1), {}, "expected a Model or a decoder, got a Linear"),

@@ -264,7 +264,7 @@ def test_overwrites_no_run(refusal, tmp_path):
     (out / "diary.txt").write_text("mine")
     assert "is not empty" in fails("pixelcnn", f"--out={out}")
     assert [path.name for path in out.iterdir()] == ["diary.txt"]
-    assert "no run" in fails("pixelcnn", f"--out={tmp_path / 'none'}", "--resume")
+    assert "not a run directory" in fails("pixelcnn", f"--out={tmp_path / 'none'}", "--resume")
     train("pixelcnn", "--num-samples=0", f"--out={tmp_path / 'other'}")
     before = (tmp_path / "other" / "result.json").read_bytes()
     assert "pipelines.pixelcnn" in fails("pixelvae", f"--out={tmp_path / 'other'}", "--resume")
