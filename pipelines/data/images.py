@@ -161,18 +161,19 @@ class Images:
             _pad=0,
         )
 
+    @property
+    def has_options(self) -> bool:
+        """Whether `batch` applies options (levels, binarize, gray or pad)."""
+        other_levels = self.num_levels != self._native_levels
+        return self.binarize != "none" or self._gray or bool(self._pad) or other_levels
+
     def raw_split(self) -> RawSplit:
         """Return the images and labels, as options are applied to them.
 
         Raises:
             DataError: options were applied to them already
         """
-        if (
-            self.binarize != "none"
-            or self._gray
-            or self._pad
-            or (self.num_levels != self._native_levels)
-        ):
+        if self.has_options:
             raise DataError(
                 f"the {self.split} images of {self.name} have options applied (levels, binarize, "
                 "gray or pad): load them without, and give the flags to the command"

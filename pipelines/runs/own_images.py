@@ -47,6 +47,7 @@ def own_splits(
     for images in (train, valid):
         if images is not None:
             _check(model, images)
+    train, valid = _applied(train), None if valid is None else _applied(valid)
     raw = _raw(train, valid, levels or train.num_levels)
     condition = "label" if model.encoder is not None and not model.encoder.reads_image else "none"
     config = DataConfig(data="npz", data_dir="", condition=condition, native_levels=raw.num_levels)
@@ -96,6 +97,33 @@ def _check(model: Model, images: Images) -> None:
             f"expected labels below {encoder.num_classes}, as the {type(encoder).__name__} has "
             f"them, got {images.num_classes - 1} in {images.name}"
         )
+
+
+def _applied(images: Images) -> Images:
+    """Return images with their options applied, in memory.
+
+    Raises:
+        UserError: they are drawn again for each batch.
+    """
+    if not images.has_options:
+        return images
+    if images.binarize == "dynamic":
+        raise UserError(
+            f"{images.name} is binarized again for each batch, which can't be kept in a run: give "
+            "binarize='threshold', or train with pixel-decoders pixelcnn --binarize dynamic"
+        )
+    starts = range(0, len(images), 1000)
+    indices = [np.arange(start, min(start + 1000, len(images))) for start in starts]
+    pixels = np.concatenate([images.batch(part).x.numpy() for part in indices])
+    plain = Images.from_arrays(
+        pixels,
+        images.labels,
+        num_levels=images.num_levels,
+        num_classes=images.num_classes or None,
+        name=images.name,
+        split=images.split,
+    )
+    return dataclasses.replace(plain, variant=images.variant)
 
 
 def _raw(train: Images, valid: Images | None, num_levels: int) -> Raw:

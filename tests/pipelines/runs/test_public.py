@@ -160,6 +160,21 @@ def test_images_of_a_named_data_set_train_too(tmp_path):
     assert result.data == "digits"
 
 
+def test_options_of_a_named_data_set_are_applied(tmp_path):
+    """The run keeps what the model saw: two levels, padded; what is drawn anew it can't keep."""
+    options = {"levels": 2, "pad": 1, "limit": 30}
+    images = pipelines.load_data("digits", **options).train
+    decoder = GatedPixelCNN((1, 10, 10), num_levels=2, num_layers=1, hidden_channels=4)
+    train(decoder, images, out=tmp_path / "run", steps=1, num_samples=0)
+    with np.load(tmp_path / "run" / "data.npz") as kept:
+        assert kept["train"].shape[1:] == (1, 10, 10)
+        assert kept["train"].max() == 1
+    drawn = pipelines.load_data("digits", binarize="dynamic", pad=1).train
+    with pytest.raises(ValueError, match="binarized again for each batch"):
+        train(decoder, drawn, out=tmp_path / "other", steps=1)
+    assert not (tmp_path / "other").exists()
+
+
 def test_own_optimizer_and_resumption(tmp_path):
     def sgd(parameters):
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
