@@ -161,7 +161,7 @@ def test_images_of_a_named_data_set_train_too(tmp_path):
 
 
 def test_options_of_a_named_data_set_are_applied(tmp_path):
-    """The run keeps what the model saw: two levels, padded; what is drawn anew it can't keep."""
+    """The run keeps what the model saw: two levels, padded; what is drawn again it can't keep."""
     options = {"levels": 2, "pad": 1, "limit": 30}
     images = pipelines.load_data("digits", **options).train
     decoder = GatedPixelCNN((1, 10, 10), num_levels=2, num_layers=1, hidden_channels=4)
