@@ -163,7 +163,7 @@ class Images:
 
     @property
     def has_options(self) -> bool:
-        """Whether `batch` applies options (levels, binarize, gray or pad)."""
+        """True if `batch` applies options: levels, binarize, gray or pad."""
         other_levels = self.num_levels != self._native_levels
         return self.binarize != "none" or self._gray or bool(self._pad) or other_levels
 
