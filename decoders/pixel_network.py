@@ -60,7 +60,7 @@ class PixelNetwork(FactorizedDecoder):
     """
 
     color_orders: ClassVar[tuple[ColorOrder, ...]] = ("groups", "head", "independent")
-    """What the trunk can be built for; "auto" takes the first."""
+    """Color orders that the trunk can be built for; "auto" takes the first."""
 
     channels_last: ClassVar[bool] = True
     """Layout of the trunk's input: channels last, or as it is."""

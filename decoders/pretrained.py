@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from decoders.recorded import PretrainedError, Recorded, rebuild
+from decoders.recorded import PretrainedError, Recorded, plain_state, rebuild
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1  # of config.json; raise it when its content changes
@@ -140,29 +140,6 @@ def described_model(model: Pretrained) -> tuple[dict[str, Any], dict[str, Tensor
 
 
 # Files
-
-
-def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a module on the CPU, named as if no part were wrapped.
-
-    `torch.compile` and DistributedDataParallel add a level to the names of what they wrap.
-    """
-    wrapped = {
-        f"{name}.{inner}".lstrip(".") + "."
-        for name, part in module.named_modules()
-        for inner in ("_orig_mod", "module")
-        if inner in part._modules
-        and type(part).__module__.startswith(("torch._dynamo", "torch.nn.parallel"))
-    }
-    tensors: dict[str, Tensor] = {}
-    for key, value in module.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise PretrainedError(f"expected tensors in the state to save, got {key!r}")
-        for prefix in sorted(wrapped, key=len, reverse=True):
-            if key.startswith(prefix):
-                key = prefix[: prefix.rstrip(".").rfind(".") + 1] + key[len(prefix) :]
-        tensors[key] = value.detach().cpu().contiguous()
-    return tensors
 
 
 def _to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:

@@ -17,6 +17,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -242,3 +243,26 @@ def _class_of(name: str, trusted: Sequence[str] | None, known: type | None) -> A
     if not (isinstance(found, type) and getattr(found, "is_recorded", False)):
         raise PretrainedError(f"expected {name} to be a class that derives from {HERE}.Recorded")
     return found
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a module on the CPU, named as if no part were wrapped.
+
+    `torch.compile` and DistributedDataParallel add a level to the names of what they wrap.
+    """
+    wrapped = {
+        f"{name}.{inner}".lstrip(".") + "."
+        for name, part in module.named_modules()
+        for inner in ("_orig_mod", "module")
+        if inner in part._modules
+        and type(part).__module__.startswith(("torch._dynamo", "torch.nn.parallel"))
+    }
+    tensors: dict[str, Tensor] = {}
+    for key, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise PretrainedError(f"expected tensors in the state to save, got {key!r}")
+        for prefix in sorted(wrapped, key=len, reverse=True):
+            if key.startswith(prefix):
+                key = prefix[: prefix.rstrip(".").rfind(".") + 1] + key[len(prefix) :]
+        tensors[key] = value.detach().cpu().contiguous()
+    return tensors

@@ -271,7 +271,7 @@ def check_defined(defined: Tensor, row: int | None = None) -> None:
 
 _lock = threading.Lock()
 _evaluated: dict[nn.Module, tuple[int, bool]] = {}
-"""How many are evaluating a module, and the mode that it was in before the first of them."""
+"""Number of users that evaluate a module, and its mode before the first of them."""
 
 
 @contextmanager

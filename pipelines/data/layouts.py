@@ -17,7 +17,7 @@ from pipelines.data.array_files import map_npy, read_npz
 from pipelines.data.arrays import batch_labels, require
 from pipelines.data.cache import cache_folder, cache_folders
 from pipelines.data.config import DataConfig
-from pipelines.data.image_files import EXTENSIONS, Rules, UnfitError, open_upright, parse_color
+from pipelines.data.image_files import EXTENSIONS, Rules, parse_color
 from pipelines.data.labels import Labels
 from pipelines.data.listing import (
     DamagedError,
@@ -31,7 +31,7 @@ from pipelines.data.packing import pack
 from pipelines.data.raw import Raw, RawSplit, folder_of
 from pipelines.data.sources import download
 from pipelines.data.subset import draw
-from pipelines.data.survey import survey
+from pipelines.data.survey import first_shape, survey
 from pipelines.data.tars import list_tar
 from pipelines.runtime.errors import DataError
 
@@ -93,7 +93,7 @@ def folder(config: DataConfig) -> Raw:
             f"{names}): create them"
         )
     listings = {split: list_folder(path) for split, path in found.items() if path}
-    rules = _rules(config, _first_shape(listings["train"], config))
+    rules = _rules(config, first_shape(listings["train"], config))
     known = labels.from_folders(listings).checked(config)
     splits = _packed(config, listings, rules, known, flags={*_COLORS, "--image-size"})
     return Raw(splits, num_levels=256, num_classes=known.num_classes)
@@ -287,19 +287,3 @@ def _batch_labels(paths: list[Path]) -> np.ndarray:
         if len(found[-1]) != rows:
             raise DataError(f"{path} has {len(found[-1])} labels for {rows} images: fetch it again")
     return np.concatenate(found)
-
-
-def _first_shape(listing: Listing, config: DataConfig) -> tuple[int, int, int]:
-    """Return the shape of the first undamaged image, changed as the flags say."""
-    image, first = None, ""
-    for row in range(listing.count):
-        try:
-            image = open_upright(listing.read(row))
-            break
-        except UnfitError as error:
-            first = first or f"{listing.name(row)} {error}"
-    if image is None:
-        raise DataError(f"no image in {listing.root} can be used: {first}")
-    width, height = (config.image_size,) * 2 if config.image_size else image.size
-    gray = config.gray or (image.mode in ("1", "L", "LA") and not config.rgb)
-    return 1 if gray else 3, height, width

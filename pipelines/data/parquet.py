@@ -189,3 +189,19 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def joined_labels(labels: dict[str, np.ndarray | str | None]) -> np.ndarray | str | None:
+    """Join the labels of all files, or return the reason why they are not usable."""
+    reasons = [one for one in labels.values() if isinstance(one, str)]
+    known = [one for one in labels.values() if isinstance(one, np.ndarray)]
+    if reasons:
+        return reasons[0]
+    if not known:
+        return None
+    if len(known) < len(labels):
+        without = next(name for name, one in labels.items() if one is None)
+        return f"{without} has no column 'label', unlike other files"
+    if len({one.dtype.kind for one in known}) > 1:
+        return "column 'label' is text in one file and integers in another"
+    return np.concatenate(known)

@@ -10,7 +10,8 @@ from collections.abc import Container, Iterable
 
 import numpy as np
 
-from pipelines.data.image_files import Problem, Rules, UnfitError, decode
+from pipelines.data.config import DataConfig
+from pipelines.data.image_files import Problem, Rules, UnfitError, decode, open_upright
 from pipelines.data.listing import DamagedError, Listing
 from pipelines.runtime.errors import DataError
 from pipelines.runtime.provenance import command
@@ -79,3 +80,19 @@ def _cure(flags: set[str]) -> str:
     if sides:
         words += ["--image-size", str(min(*sides, _SIDE))]
     return command(*words) if words else ""
+
+
+def first_shape(listing: Listing, config: DataConfig) -> tuple[int, int, int]:
+    """Return the shape of the first undamaged image, changed as the flags say."""
+    image, first = None, ""
+    for row in range(listing.count):
+        try:
+            image = open_upright(listing.read(row))
+            break
+        except UnfitError as error:
+            first = first or f"{listing.name(row)} {error}"
+    if image is None:
+        raise DataError(f"no image in {listing.root} can be used: {first}")
+    width, height = (config.image_size,) * 2 if config.image_size else image.size
+    gray = config.gray or (image.mode in ("1", "L", "LA") and not config.rgb)
+    return 1 if gray else 3, height, width

@@ -22,13 +22,7 @@ from pipelines.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainConfig(Bounded):
-    """Flags of the training loop.
-
-    >>> TrainConfig(epochs=3, batch_size=4).total_steps(10)
-    9
-    >>> TrainConfig(steps=5).total_steps(10), TrainConfig(steps=5, epochs=0).total_steps(10)
-    (5, 0)
-    """
+    """Flags of the training loop."""
 
     steps: Count = 0
     """Optimizer steps in all, before and after resuming (0: count in epochs)."""
@@ -93,7 +87,13 @@ class TrainConfig(Bounded):
             raise ConfigError("--free-bits and --soft-free-bits exclude one another; choose one")
 
     def total_steps(self, count: int) -> int:
-        """Return the optimizer steps of the whole run over a training set of `count` images."""
+        """Return the optimizer steps of the whole run over a training set of `count` images.
+
+        >>> TrainConfig(epochs=3, batch_size=4).total_steps(10)
+        9
+        >>> TrainConfig(steps=5).total_steps(10), TrainConfig(steps=5, epochs=0).total_steps(10)
+        (5, 0)
+        """
         if self.epochs == 0:
             return 0
         return self.steps or self.epochs * steps_per_epoch(count, self.batch_size)
